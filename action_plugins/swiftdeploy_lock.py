@@ -1,0 +1,53 @@
+# Apache-2.0 (see LICENSE)
+"""The host's lock, with the one thing only the controller knows: whether a holder here still lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.action import ActionBase
+
+try:
+    from swiftdeploy import context
+except ImportError as error:
+    raise AnsibleActionFail(
+        "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
+        "or `pip install -r requirements.txt` in the repository"
+    ) from error
+
+
+def sentence(holder: dict[str, Any], host: str) -> str:
+    """Who holds the lock, in words."""
+    return f"{holder.get('actor')} holds {host} since {holder.get('since')} for {holder.get('action')}"
+
+
+class ActionModule(ActionBase):
+    """Runs the module on the host, and once more in place of a holder that is gone."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Answer the module's result; failed when somebody else holds the lock."""
+        super().run(tmp, task_vars)
+        arguments = {**self._task.args}
+        host = str((task_vars or {}).get("inventory_hostname", "this host"))
+        result = self._execute_module(module_name="swiftdeploy_lock", module_args=arguments, task_vars=task_vars)
+        holder = result.get("holder")
+        if not holder or self._task.check_mode or arguments.get("state") == "free":
+            return dict(result)
+        dead = context.is_gone(holder, arguments["claim"]["controller"])
+        if not (dead or boolean(arguments.get("break_lock", False))):
+            return {
+                "failed": True,
+                "holder": holder,
+                "msg": f"{sentence(holder, host)} (run {holder.get('run_id')}). Wait until that run has ended. "
+                "If you are sure that it is dead, run again with -e break_lock=true; that is recorded.",
+            }
+        retry = {**arguments, "instead_of": holder.get("run_id")}
+        result = self._execute_module(module_name="swiftdeploy_lock", module_args=retry, task_vars=task_vars)
+        if result.get("holder"):
+            return {"failed": True, "msg": f"{sentence(result['holder'], host)}: it was quicker. Run again later."}
+        why = "the process of its holder is gone" if dead else "break_lock was given"
+        return {**result, "broken": holder, "broken_because": why}

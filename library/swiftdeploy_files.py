@@ -1,0 +1,191 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE)
+"""Install a set of rendered files as one change."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: swiftdeploy_files
+short_description: Install a set of rendered files as one change
+version_added: "0.1.0"
+description:
+  - Compares each file with what is there, lets a program judge the whole set before any of it is visible,
+    and moves each changed file into place whole.
+  - One task for a set of files costs a host one module start instead of one a file.
+options:
+  root:
+    description: Folder that the paths are relative to. Made when it is missing, V(~) is expanded.
+    type: path
+    required: true
+  root_mode:
+    description: Permissions of the folder when it is made.
+    type: str
+    default: "0755"
+  files:
+    description: The files.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path: {description: Path below O(root)., type: str, required: true}
+      content: {description: Text of the file., type: str, required: true}
+      mode: {description: Permissions., type: str, default: "0644"}
+  absent:
+    description: Paths below O(root) that must not be there.
+    type: list
+    elements: str
+    default: []
+  only:
+    description: Glob below O(root); files that match it and are not in O(files) are removed.
+    type: str
+  validate:
+    description:
+      - Program and arguments that must end with status 0 before anything is moved into place, run only when
+        something would change. V(%s) stands for a folder that holds the new set.
+    type: list
+    elements: str
+  secret:
+    description: Whether the contents must not be shown in a diff.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says what would change and judges the new set, but moves nothing into place.
+    support: full
+  diff_mode:
+    description: Shows each file's change unless O(secret) is set.
+    support: full
+  idempotent:
+    description: A second run with the same files changes nothing.
+    support: full
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+"""
+
+EXAMPLES = r"""
+- name: Install the compose file
+  swiftdeploy_files:
+    root: ~/.swiftdeploy/app
+    files:
+      - path: docker-compose.yml
+        content: "{{ lookup('ansible.builtin.template', 'docker-compose.yml.j2') }}"
+"""
+
+RETURN = r"""
+changed_paths:
+  description: Paths, relative to the root, that changed or would change.
+  returned: always
+  type: list
+  elements: str
+  sample: [docker-compose.yml]
+"""
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.command import run
+from ansible.module_utils.swiftdeploy_target.files import mode_of, read_bytes, write_atomic
+
+
+def inside(root: Path, path: str) -> Path:
+    """``path`` below ``root``; ValueError for one that would leave it."""
+    target = root / path
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError(f"{path} is not a path below {root}")
+    return target
+
+
+def difference(path: Path, before: bytes, after: bytes) -> Dict[str, str]:
+    """One entry of Ansible's diff."""
+    return {
+        "before": before.decode(errors="replace"),
+        "after": after.decode(errors="replace"),
+        "before_header": str(path),
+        "after_header": str(path),
+    }
+
+
+def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
+    """What the validating program has against the set, empty when nothing."""
+    staged = Path(tempfile.mkdtemp(prefix="swiftdeploy-"))
+    try:
+        # A program in a container is another user than the one that runs this module.
+        staged.chmod(0o755)
+        for entry in files:
+            target = staged / entry["path"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(entry["content"])
+        done = run([word.replace("%s", str(staged)) for word in arguments], timeout=120.0)
+        return "" if done.ok else done.text.replace(str(staged), "") or f"status {done.status}"
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "root_mode": {"type": "str", "default": "0755"},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "str", "required": True},
+                    "content": {"type": "str", "required": True},
+                    "mode": {"type": "str", "default": "0644"},
+                },
+            },
+            "absent": {"type": "list", "elements": "str", "default": []},
+            "only": {"type": "str"},
+            "validate": {"type": "list", "elements": "str"},
+            "secret": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    root = Path(params["root"])
+    writes, removals, diffs = [], [], []
+    try:
+        for entry in params["files"]:
+            target, data, mode = inside(root, entry["path"]), entry["content"].encode(), int(entry["mode"], 8)
+            before = read_bytes(target)
+            if before != data or mode_of(target) != mode:
+                writes.append((target, data, mode))
+                if before != data and not params["secret"]:
+                    diffs.append(difference(target, before or b"", data))
+        wanted = {inside(root, entry["path"]) for entry in params["files"]}
+        stray = [path for path in root.glob(params["only"]) if path.is_file()] if params["only"] else []
+        for target in [*(inside(root, path) for path in params["absent"]), *stray]:
+            before = read_bytes(target)
+            if before is not None and target not in wanted:
+                removals.append(target)
+                if not params["secret"]:
+                    diffs.append(difference(target, before, b""))
+        complaint = judge(params["files"], params["validate"]) if writes and params["validate"] else ""
+        if complaint:
+            module.fail_json(
+                msg=f"{params['validate'][0]} refuses the new files for {root}; nothing was changed. It says: {complaint}"
+            )
+        if not module.check_mode and (writes or removals):
+            root.mkdir(parents=True, exist_ok=True, mode=int(params["root_mode"], 8))
+            for target, data, mode in writes:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(target, data, mode)
+            for target in removals:
+                with contextlib.suppress(FileNotFoundError):
+                    target.unlink()
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"cannot install the files below {root}: {error}")
+    changed = [str(target.relative_to(root)) for target in [*(write[0] for write in writes), *removals]]
+    module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Running a program with an argument list, bounded in time; never a shell."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import List, NamedTuple, Optional
+
+
+class Finished(NamedTuple):
+    """Exit status and decoded output. Status 127: not found; 124: out of time."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def ok(self) -> bool:
+        """True when the program ended with status 0."""
+        return self.status == 0
+
+    @property
+    def text(self) -> str:
+        """What the program said, errors first."""
+        return (self.err.strip() + "\n" + self.out.strip()).strip()
+
+
+def run(arguments: List[str], timeout: float = 30.0, data: Optional[str] = None) -> Finished:
+    """Run ``arguments`` and collect what it printed. Never raises for a program that fails."""
+    try:
+        done = subprocess.run(
+            arguments,
+            input=data,
+            stdin=None if data is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        return Finished(127, "", f"{arguments[0]}: no such program")
+    except PermissionError as error:
+        return Finished(126, "", str(error))
+    except subprocess.TimeoutExpired:
+        return Finished(124, "", f"{arguments[0]} gave no answer within {timeout:g} s")
+    return Finished(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,103 @@
+"""Moving traffic from one slot to the other without failing a request.
+
+The order is the whole point: test the candidate with the nginx that serves, move it into place, reload,
+wait until nginx itself says that it runs the new configuration, then wait until the last worker of the old
+one is gone. Only then is the old slot idle, since every request to it was held by one of those workers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from .files import read_bytes, write_atomic
+from .http import try_get
+from .runtime import Runtime
+
+CONFIG_NAME = "nginx.conf"
+CANDIDATE_NAME = "nginx.conf.next"
+ROUTING_PATH = "/_swiftdeploy/routing"
+LOAD_SECONDS = 10.0
+
+
+class RoutingError(Exception):
+    """The switch was not made; nginx goes on with what it had. The message says why and what to do."""
+
+
+def loaded(base_url: str, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
+    """What the running nginx says of its own configuration.
+
+    {"service", "config": hash, "live": slot, "weights": {slot: percent}}, or None when no nginx of ours
+    answers at ``base_url``.
+    """
+    answer, _why = try_get(base_url + ROUTING_PATH, timeout)
+    if answer is None or answer.status != 200:
+        return None
+    try:
+        data = json.loads(answer.body)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) and "config" in data else None
+
+
+def check(runtime: Runtime, folder: Path, text: str) -> None:
+    """Let the real nginx judge ``text`` without loading it. Raises RoutingError with nginx's words."""
+    candidate = folder / CANDIDATE_NAME
+    write_atomic(candidate, text.encode())
+    tested = runtime.test_nginx(folder, CANDIDATE_NAME)
+    if not tested.ok:
+        candidate.unlink()
+        raise RoutingError(
+            "nginx refuses the rendered configuration, so it was never loaded and the old one still serves. "
+            f"nginx says: {tested.text}"
+        )
+
+
+def switch(runtime: Runtime, folder: Path, text: str, config: str, base_url: str, drain: float) -> Dict[str, Any]:
+    """Bring nginx to ``text``, whose own hash is ``config``, and wait for the old workers' end.
+
+    Answers {"changed", "drained", "reload_s", "drain_s"}. ``drained`` is False when workers were still busy
+    after ``drain`` seconds. When nginx does not run, the file is only put in place. Raises RoutingError.
+    """
+    path = folder / CONFIG_NAME
+    before = read_bytes(path)
+    serving = loaded(base_url)
+    result: Dict[str, Any] = {"changed": True, "drained": True, "reload_s": 0.0, "drain_s": 0.0}
+    if before == text.encode() and serving is not None and serving["config"] == config:
+        return {**result, "changed": False}
+    check(runtime, folder, text)
+    (folder / CANDIDATE_NAME).replace(path)
+    if not runtime.running().get("nginx"):
+        return {**result, "changed": before != text.encode()}
+    old_workers = runtime.nginx_workers()
+    started = time.monotonic()
+    signalled = runtime.reload_nginx()
+    if not signalled.ok or not _wait_for(base_url, config):
+        if before is not None:
+            write_atomic(path, before)
+        last = " / ".join(runtime.logs("nginx", 5))
+        raise RoutingError(
+            f"nginx was told to reload but does not serve the new configuration ({signalled.text or 'it kept the old one'}). "
+            f"The old configuration is back in place and serves. nginx's last lines: {last}"
+        )
+    result["reload_s"] = round(time.monotonic() - started, 3)
+    started = time.monotonic()
+    while old_workers & runtime.nginx_workers():
+        if time.monotonic() - started > drain:
+            result["drained"] = False
+            break
+        time.sleep(0.02)
+    result["drain_s"] = round(time.monotonic() - started, 3)
+    return result
+
+
+def _wait_for(base_url: str, config: str) -> bool:
+    deadline = time.monotonic() + LOAD_SECONDS
+    while time.monotonic() < deadline:
+        serving = loaded(base_url)
+        if serving is not None and serving["config"] == config:
+            return True
+        time.sleep(0.02)
+    return False

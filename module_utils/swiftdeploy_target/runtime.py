@@ -1,0 +1,254 @@
+"""The two runtimes behind one interface: where a program of the stack listens, whether it runs, its log.
+
+Programs are ``nginx``, ``blue``, ``green`` and ``opa``. Starting and stopping of containers is compose's
+work and is done by the roles; everything that the switch needs to know or to signal is here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from .command import Finished, run
+from .state import SLOTS
+from .supervisor import Supervisor, tail
+
+MINIMUM_COMPOSE = (2, 18)
+# Any user will do, since nginx writes nothing but /tmp; this one owns nothing.
+NGINX_USER = "65532:65532"
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+class Engine(NamedTuple):
+    """What was found of Docker: versions when it is usable, else why it is not."""
+
+    usable: bool
+    detail: str
+    root: Optional[str] = None
+
+
+def detect_docker(timeout: float = 6.0) -> Engine:
+    """Whether a Docker engine and a compose plugin that is new enough answer to this user."""
+    info = run(["docker", "info", "--format", "{{json .}}"], timeout)
+    try:
+        data: Any = json.loads(info.out) if info.ok else {}
+    except ValueError:
+        data = {}
+    if not data.get("ServerVersion"):
+        errors = data.get("ServerErrors") or [info.text.splitlines()[-1] if info.text else "no answer"]
+        return Engine(False, f"no Docker engine answers ({errors[0]})")
+    compose = run(["docker", "compose", "version", "--short"], timeout)
+    match = _VERSION.search(compose.out)
+    if not compose.ok or match is None:
+        return Engine(False, f"Docker engine {data['ServerVersion']} answers, but it has no compose plugin")
+    if (int(match[1]), int(match[2])) < MINIMUM_COMPOSE:
+        wanted = ".".join(map(str, MINIMUM_COMPOSE))
+        return Engine(False, f"docker compose {compose.out.strip()} is too old, {wanted} is needed")
+    detail = f"Docker engine {data['ServerVersion']} with compose {compose.out.strip()}"
+    return Engine(True, detail, data.get("DockerRootDir"))
+
+
+class Runtime:
+    """What the switch asks of a runtime. Addresses are ``host:port`` as reached from the host."""
+
+    name = ""
+
+    def running(self) -> Dict[str, bool]:
+        """Each known program and whether its process runs."""
+        raise NotImplementedError
+
+    def address(self, slot: str) -> Optional[str]:
+        """Where ``slot`` answers the host, None while it has no address."""
+        raise NotImplementedError
+
+    def upstream(self, slot: str) -> str:
+        """Where nginx finds ``slot``."""
+        raise NotImplementedError
+
+    def logs(self, program: str, lines: int) -> List[str]:
+        """The last lines that a program printed."""
+        raise NotImplementedError
+
+    def proxy_log(self) -> Dict[str, str]:
+        """Where nginx's access log is, in the form that swiftdeploy_metrics takes."""
+        raise NotImplementedError
+
+    def test_nginx(self, folder: Path, name: str) -> Finished:
+        """``nginx -t`` by the nginx that serves, on the candidate file ``name`` in ``folder``."""
+        raise NotImplementedError
+
+    def reload_nginx(self) -> Finished:
+        """Tell the nginx master to load its configuration again."""
+        raise NotImplementedError
+
+    def nginx_workers(self) -> Set[int]:
+        """The process ids of all nginx workers, also those that are shutting down."""
+        raise NotImplementedError
+
+    def gateway(self) -> Optional[str]:
+        """The address under which nginx sees requests of the host itself, besides loopback."""
+        return None
+
+    def proxy(self) -> Optional[str]:
+        """Hash of the settings that nginx's container was made with; empty where there is none."""
+        return ""
+
+
+class DockerRuntime(Runtime):
+    """Containers of one compose project, named ``<project>-<program>``."""
+
+    name = "docker"
+
+    def __init__(self, project: str, port: int, nginx_image: str) -> None:
+        self.project = project
+        self.port = port
+        self.nginx_image = nginx_image
+        self._seen: Optional[Dict[str, Dict[str, Any]]] = None
+
+    def container(self, program: str) -> str:
+        """The name of the container of ``program``."""
+        return f"{self.project}-{program}"
+
+    def inspect(self, fresh: bool = False) -> Dict[str, Dict[str, Any]]:
+        """Program to ``docker inspect`` record, for the containers that exist."""
+        if self._seen is None or fresh:
+            names = [self.container(program) for program in ("nginx", *SLOTS, "opa")]
+            done = run(["docker", "container", "inspect", *names])
+            try:
+                records = json.loads(done.out or "[]")
+            except ValueError:
+                records = []
+            prefix = f"{self.project}-"
+            self._seen = {record["Name"].lstrip("/")[len(prefix) :]: record for record in records}
+        return self._seen
+
+    def running(self) -> Dict[str, bool]:
+        return {
+            program: bool(record["State"]["Running"]) and not record["State"].get("Restarting", False)
+            for program, record in self.inspect(fresh=True).items()
+        }
+
+    def _network(self, program: str) -> Dict[str, Any]:
+        networks: Dict[str, Any] = self.inspect().get(program, {}).get("NetworkSettings", {}).get("Networks") or {}
+        return next(iter(networks.values()), {})
+
+    def address(self, slot: str) -> Optional[str]:
+        self.inspect(fresh=True)
+        found = self._network(slot).get("IPAddress")
+        return f"{found}:{self.port}" if found else None
+
+    def upstream(self, slot: str) -> str:
+        return f"{slot}:{self.port}"
+
+    def logs(self, program: str, lines: int) -> List[str]:
+        done = run(["docker", "logs", "--tail", str(lines), self.container(program)])
+        return (done.out + done.err).splitlines()[-lines:] if done.ok else []
+
+    def proxy_log(self) -> Dict[str, str]:
+        return {"kind": "docker", "container": self.container("nginx")}
+
+    def test_nginx(self, folder: Path, name: str) -> Finished:
+        inside = f"/etc/swiftdeploy/{name}"
+        if self.running().get("nginx"):
+            return run(["docker", "exec", self.container("nginx"), "nginx", "-t", "-q", "-c", inside])
+        arguments = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+        arguments += ["--user", NGINX_USER, "--volume", f"{folder}:/etc/swiftdeploy:ro", "--entrypoint", "nginx"]
+        arguments += [self.nginx_image, "-t", "-q", "-e", "stderr", "-c", inside]
+        return run(arguments, timeout=60.0)
+
+    def reload_nginx(self) -> Finished:
+        return run(["docker", "kill", "--signal", "HUP", self.container("nginx")])
+
+    def nginx_workers(self) -> Set[int]:
+        done = run(["docker", "top", self.container("nginx"), "-eo", "pid,ppid"])
+        pairs: List[Tuple[int, int]] = []
+        for line in done.out.splitlines()[1:]:
+            pid, parent = line.split()[:2]
+            pairs.append((int(pid), int(parent)))
+        own = {pid for pid, _parent in pairs}
+        return {pid for pid, parent in pairs if parent in own}
+
+    def gateway(self) -> Optional[str]:
+        seen = (self._network(program).get("Gateway") for program in ("nginx", *SLOTS))
+        return next((address for address in seen if address), None)
+
+    def proxy(self) -> Optional[str]:
+        labels = self.inspect().get("nginx", {}).get("Config", {}).get("Labels") or {}
+        return labels.get("org.swiftdeploy.proxy")
+
+
+class ProcessRuntime(Runtime):
+    """Programs under one supervisord in ``folder``; slots listen on loopback ports."""
+
+    name = "process"
+
+    def __init__(self, folder: Path, ports: Dict[str, int], nginx: str) -> None:
+        self.folder = folder
+        self.ports = ports
+        self.nginx = nginx
+        self.supervisor = Supervisor(folder)
+
+    def running(self) -> Dict[str, bool]:
+        return {name: entry["state"] in (10, 20) for name, entry in self.supervisor.info().items()}
+
+    def address(self, slot: str) -> Optional[str]:
+        return f"127.0.0.1:{self.ports[slot]}"
+
+    def upstream(self, slot: str) -> str:
+        return f"127.0.0.1:{self.ports[slot]}"
+
+    def logs(self, program: str, lines: int) -> List[str]:
+        return tail(self.folder / "logs" / f"{program}.log", lines)
+
+    def proxy_log(self) -> Dict[str, str]:
+        return {"kind": "file", "path": str(self.folder / "logs" / "nginx.log")}
+
+    def test_nginx(self, folder: Path, name: str) -> Finished:
+        return run([self.nginx, "-t", "-q", "-p", str(self.folder), "-e", "stderr", "-c", str(folder / name)])
+
+    def _master(self) -> Optional[int]:
+        try:
+            pid = int((self.folder / "run" / "nginx.pid").read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if b"nginx" in words else None
+
+    def reload_nginx(self) -> Finished:
+        master = self._master()
+        if master is None:
+            return Finished(1, "", "nginx is not running")
+        os.kill(master, signal.SIGHUP)
+        return Finished(0, "", "")
+
+    def nginx_workers(self) -> Set[int]:
+        master = self._master()
+        if master is None:
+            return set()
+        found: Set[int] = set()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == master and fields[0] != "Z":
+                found.add(int(entry.name))
+        return found
+
+
+def make(options: Dict[str, Any]) -> Runtime:
+    """The runtime that a module's options name.
+
+    ``options``: {"runtime": "docker" | "process", "stack_dir", "project", "port", "nginx_image",
+    "slot_ports": {slot: port}, "nginx": path of the binary}.
+    """
+    if options["runtime"] == "docker":
+        return DockerRuntime(options["project"], int(options["port"]), options["nginx_image"])
+    ports = {slot: int(port) for slot, port in (options.get("slot_ports") or {}).items()}
+    return ProcessRuntime(Path(options["stack_dir"]), ports, options.get("nginx") or "nginx")

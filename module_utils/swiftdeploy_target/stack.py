@@ -1,0 +1,139 @@
+"""Looking at a host's stack: what should run, what runs, what nginx serves, who has the ports."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from . import routing, state
+from .http import try_get
+from .runtime import Engine, Runtime
+
+
+def choose_runtime(wanted: str, present: Optional[str], engine: Engine) -> Dict[str, Any]:
+    """Which runtime to use: {"runtime", "reason", "problem"}.
+
+    ``wanted`` is auto, docker or process. A stack that exists stays in its runtime: an engine that comes or
+    goes must not start a second stack on the same ports.
+    """
+    if wanted == "docker" and not engine.usable:
+        return {
+            "runtime": "docker",
+            "reason": "asked for",
+            "problem": f"the docker runtime cannot be used: {engine.detail}. Start Docker (with the compose "
+            "plugin) and let this user use it, or set swiftdeploy_runtime to process.",
+        }
+    if wanted in ("docker", "process"):
+        if present not in (None, wanted):
+            return {
+                "runtime": wanted,
+                "reason": "asked for",
+                "problem": f"the stack runs in the {present} runtime; run teardown.yml before changing to {wanted}.",
+            }
+        return {"runtime": wanted, "reason": "asked for", "problem": None}
+    if present == "docker" and not engine.usable:
+        return {
+            "runtime": "docker",
+            "reason": "the stack is in it",
+            "problem": f"the stack runs in Docker, but {engine.detail}. Start the engine and run again.",
+        }
+    if present is not None:
+        return {"runtime": present, "reason": "the stack is in it", "problem": None}
+    if engine.usable:
+        return {"runtime": "docker", "reason": engine.detail, "problem": None}
+    return {"runtime": "process", "reason": engine.detail, "problem": None}
+
+
+def slot_ports(port: int, taken: List[int]) -> Dict[str, int]:
+    """Loopback ports of the slots in the process runtime: the first two from ``port`` on not in ``taken``."""
+    free = [number for number in [*range(port, 65536), *range(port - 1, 1023, -1)] if number not in taken]
+    return dict(zip(state.SLOTS, free))
+
+
+def port_free(address: str, port: int) -> Optional[str]:
+    """None when ``address:port`` can be listened on, else why not."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return "in use" if error.errno == errno.EADDRINUSE else str(error.strerror or error).lower()
+    return None
+
+
+def listener(port: int) -> Optional[str]:
+    """``name (pid N)`` of the process that listens on ``port``, where this user may see it."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for entry in Path("/proc").iterdir() if inodes else []:
+        if not entry.name.isdigit():
+            continue
+        try:
+            held = {str(link.readlink()) for link in (entry / "fd").iterdir()}
+            if held & inodes:
+                return f"{(entry / 'comm').read_text().strip()} (pid {entry.name})"
+        except OSError:
+            continue
+    return None
+
+
+def healthy(address: Optional[str], path: str, timeout: float) -> Optional[str]:
+    """None when the slot's health path answers 2xx, else why not."""
+    if address is None:
+        return "it has no address"
+    answer, why = try_get(f"http://{address}{path}", timeout)
+    if answer is None:
+        return why
+    return None if 200 <= answer.status < 300 else f"it answers {answer.status}"
+
+
+def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[str, Any]:
+    """The stack as it is. Reads only.
+
+    ``options``: {"service", "base_url", "health_path", "health_timeout"}. Answers {"state", "live", "free",
+    "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running", "healthy",
+    "problem", "address", "upstream", "release"}}, "gateway", "proxy", "proxy_log", "installed": compose folders}.
+    Raises StateError.
+    """
+    remembered = state.load(stack_dir, options["service"])
+    serving = routing.loaded(options["base_url"])
+    if serving is not None and serving.get("service") != options["service"]:
+        serving = None
+    current = state.reconcile(remembered, serving["live"] if serving else None)
+    running = runtime.running()
+    slots: Dict[str, Any] = {}
+    for slot in state.SLOTS:
+        runs = running.get(slot, False)
+        address = runtime.address(slot) if runs else None
+        problem = healthy(address, options["health_path"], options["health_timeout"]) if runs else "not running"
+        slots[slot] = {
+            "running": runs,
+            "healthy": problem is None,
+            "problem": problem,
+            "address": address,
+            "upstream": runtime.upstream(slot),
+            "release": current["slots"][slot],
+        }
+    return {
+        "state": current,
+        "live": current["live"],
+        "free": state.other(current["live"]),
+        "serving": serving,
+        "running": running,
+        "slots": slots,
+        "gateway": runtime.gateway(),
+        "proxy": runtime.proxy(),
+        "installed": [part for part in ("config", "opa") if (stack_dir / part / "docker-compose.yml").exists()],
+        "proxy_log": runtime.proxy_log(),
+    }

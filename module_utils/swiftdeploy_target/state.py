@@ -1,0 +1,109 @@
+"""What a host remembers of its stack, in ``state.json``.
+
+Shape (schema 1)::
+
+    {"schema": 1, "service": "app", "runtime": "docker" | "process",
+     "live": "blue" | "green" | null,         # the slot that has the traffic
+     "canary": {"slot": "green", "weight": 10} | null,   # a second slot that shares it
+     "slots": {"blue": RELEASE | null, "green": RELEASE | null},
+     "last_stable": RELEASE | null,           # the last release that had all traffic in stable mode
+     "previous": RELEASE | null,              # the release that was live before the present one
+     "releases": [RELEASE, ...]}              # the last KEPT_RELEASES that went live, oldest first
+
+    RELEASE = {"id", "version", "image", "mode", "spec", "spec_hash", "slot", "time", "outcome"}
+
+``spec`` is all that is needed to start the release again; it holds no secret values.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from .files import read_bytes, write_atomic
+
+SLOTS = ("blue", "green")
+SCHEMA = 1
+KEPT_RELEASES = 5
+FILE_NAME = "state.json"
+
+State = Dict[str, Any]
+Release = Dict[str, Any]
+
+
+class StateError(Exception):
+    """state.json cannot be used; the message says where it is and what to do."""
+
+
+def empty(service: str) -> State:
+    """The state of a host that has never run ``service``."""
+    return {
+        "schema": SCHEMA,
+        "service": service,
+        "runtime": None,
+        "live": None,
+        "canary": None,
+        "slots": dict.fromkeys(SLOTS),
+        "last_stable": None,
+        "previous": None,
+        "releases": [],
+    }
+
+
+def load(stack_dir: Path, service: str) -> State:
+    """The host's state, or the empty one. Raises StateError for a file that is not ours to believe."""
+    path = stack_dir / FILE_NAME
+    data = read_bytes(path)
+    if data is None:
+        return empty(service)
+    try:
+        state = json.loads(data)
+    except ValueError as error:
+        raise StateError(
+            f"{path} is not valid JSON ({error}). It is written whole or not at all, so something else "
+            "changed it: restore it, or run teardown.yml and deploy again."
+        ) from error
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise StateError(f"{path} has an unknown schema; this version reads schema {SCHEMA}.")
+    return {**empty(service), **state}
+
+
+def save(stack_dir: Path, state: State) -> None:
+    """Write the state durably, readable by its owner alone."""
+    text = json.dumps(state, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(stack_dir / FILE_NAME, text.encode(), mode=0o600)
+
+
+def other(slot: Optional[str]) -> str:
+    """The slot that ``slot`` is not; blue for a host without a live slot."""
+    return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
+
+
+def commit(state: State, release: Release, runtime: str) -> State:
+    """The state after ``release`` got all traffic in its slot. Pure: the argument is not changed."""
+    slot = release["slot"]
+    kept: List[Release] = [entry for entry in state["releases"] if entry["id"] != release["id"]]
+    before = state["slots"].get(state["live"]) if state["live"] else None
+    changed_release = before is not None and before["id"] != release["id"]
+    return {
+        **state,
+        "runtime": runtime,
+        "live": slot,
+        "canary": None,
+        "slots": {**state["slots"], slot: release},
+        "previous": before if changed_release else state["previous"],
+        "last_stable": release if release["mode"] == "stable" else state["last_stable"],
+        "releases": ([*kept, release])[-KEPT_RELEASES:],
+    }
+
+
+def reconcile(state: State, served: Optional[str]) -> State:
+    """Bring the state in line with the slot that nginx really serves, after a run that was killed.
+
+    nginx is asked for its loaded configuration, so it is the truth: a run may have switched the traffic
+    and died before it could write that down.
+    """
+    if served not in SLOTS or served == state["live"] or state["slots"].get(served) is None:
+        return state
+    return commit(state, state["slots"][served], state["runtime"])

@@ -1,0 +1,220 @@
+"""supervisord as the process runtime's parent: started when it is not there, spoken to by XML-RPC.
+
+The socket is a file of ours with mode 0700, so nothing listens on the network.
+XML-RPC API: http://supervisord.org/api.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import time
+import xmlrpc.client
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from .command import run
+
+MARK = "SWIFTDEPLOY_STACK"
+
+
+class SupervisorError(Exception):
+    """supervisord did not do what it was asked; the message is for a person."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__()
+        self._path = path
+        self._seconds = timeout
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002
+        return _UnixConnection(self._path, self._seconds)
+
+
+class Supervisor:
+    """One stack's supervisord. ``folder`` holds supervisord.conf and run/supervisor.sock."""
+
+    def __init__(self, folder: Path, program: str = "supervisord", timeout: float = 90.0) -> None:
+        self.folder = folder
+        self.program = program
+        self.socket = folder / "run" / "supervisor.sock"
+        transport = _UnixTransport(str(self.socket), timeout)
+        self._rpc: Any = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+
+    def answers(self) -> bool:
+        """True when supervisord is there and running."""
+        try:
+            state = self._rpc.getState()
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException):
+            return False
+        return bool(state["statename"] == "RUNNING")
+
+    def start(self, seconds: float = 15.0) -> bool:
+        """Start supervisord unless it answers. True when it was started. Raises SupervisorError."""
+        if self.answers():
+            return False
+        # Whatever an earlier supervisord left behind when it was killed still holds the ports.
+        stop_orphans(self.folder)
+        done = run([self.program, "-c", str(self.folder / "supervisord.conf")], timeout=seconds)
+        deadline = time.monotonic() + seconds
+        while done.ok and time.monotonic() < deadline:
+            if self.answers():
+                return True
+            time.sleep(0.02)
+        raise SupervisorError(
+            f"supervisord did not start from {self.folder}/supervisord.conf: {done.text or 'no answer'}. "
+            f"Its log is {self.folder}/logs/supervisord.log"
+        )
+
+    def info(self) -> Dict[str, Dict[str, Any]]:
+        """Program name to {"state", "pid", "spawnerr", ...}; empty when supervisord is not there."""
+        try:
+            return {entry["name"]: entry for entry in self._rpc.getAllProcessInfo()}
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException):
+            return {}
+
+    def load(self, program: str) -> bool:
+        """Make supervisord know the present configuration of ``program``. True when it changed.
+
+        Only this program is touched: a change that is on disk for another one waits for its own turn.
+        """
+        added, changed, removed = self._call("reloadConfig")[0]
+        if program in changed or program in removed:
+            self.stop(program)
+            self._call("removeProcessGroup", program)
+        if program in added or program in changed:
+            self._call("addProcessGroup", program)
+            return True
+        return program in removed
+
+    def run(self, program: str) -> bool:
+        """Start ``program`` unless it runs. True when it was started."""
+        state = self.info().get(program, {}).get("state")
+        if state in (10, 20):  # STARTING, RUNNING
+            return False
+        with self._unless("ALREADY_STARTED"):
+            # Not waited for: readiness is judged by the caller's own question to the program.
+            self._call("startProcess", program, False)
+        return True
+
+    def stop(self, program: str) -> bool:
+        """Stop ``program`` and wait for its end. True when it ran."""
+        if program not in self.info():
+            return False
+        stopped = True
+        try:
+            self._call("stopProcess", program, True)
+        except SupervisorError as error:
+            if "NOT_RUNNING" not in str(error):
+                raise
+            stopped = False
+        return stopped
+
+    def shutdown(self, seconds: float = 90.0) -> bool:
+        """End supervisord and all its programs. True when there was anything to end."""
+        was = self.answers()
+        if was:
+            pid = int(self._call("getPID"))
+            self._call("shutdown")
+            deadline = time.monotonic() + seconds
+            while _alive(pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        orphans = stop_orphans(self.folder)
+        return was or bool(orphans)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._rpc, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise SupervisorError(
+                f"supervisord: {method} {' '.join(map(str, arguments))}: {fault.faultString}"
+            ) from fault
+        except (OSError, http.client.HTTPException) as error:
+            raise SupervisorError(
+                f"supervisord at {self.socket} does not answer ({error}); run the playbook again to start it"
+            ) from error
+
+    @contextlib.contextmanager
+    def _unless(self, word: str) -> Any:
+        try:
+            yield
+        except SupervisorError as error:
+            if word not in str(error):
+                raise
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _state(pid) != "Z"
+
+
+def _state(pid: int) -> str:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[0]
+
+
+def marked_processes(folder: Path) -> List[Tuple[int, str]]:
+    """(pid, command line) of every process that was started for the stack in ``folder``."""
+    mark = f"{MARK}={folder}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if mark in environment and _state(int(entry.name)) != "Z":
+            found.append((int(entry.name), words.strip()))
+    return found
+
+
+def stop_orphans(folder: Path, seconds: float = 10.0) -> List[int]:
+    """End the stack's processes that have lost their supervisord: TERM, then KILL. Answers their pids."""
+    pids = [pid for pid, _words in marked_processes(folder)]
+    for number, wait in ((signal.SIGTERM, seconds), (signal.SIGKILL, seconds)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + wait
+        while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not any(_alive(pid) for pid in pids):
+            break
+    return pids
+
+
+def tail(path: Path, lines: int) -> List[str]:
+    """The last ``lines`` lines of a log file, from at most its last 64 KiB; empty when there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - 65536))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-lines:]
