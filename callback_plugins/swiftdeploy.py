@@ -1,0 +1,226 @@
+"""Screen output: one line a step with its time, one summary a host at the end; with -v Ansible's own output."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: swiftdeploy
+type: stdout
+short_description: Short output of SwiftDeploy runs
+version_added: 0.1.0
+description:
+  - Prints one line for each result that carries C(swiftdeploy_step), with the time since the host's previous step,
+    and the text of C(swiftdeploy_output) as it is.
+  - At the end it prints one summary a host, taken from the last C(swiftdeploy_event) that has one, and the
+    failures no such summary speaks for.
+  - With C(--diff) it shows the differences of changed tasks.
+  - With C(-v) and more, under C(molecule) and for C(ansible) itself, it is Ansible's own output with the summaries
+    added.
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+requirements:
+  - set C(stdout_callback = swiftdeploy) in C(ansible.cfg)
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+"""
+
+import atexit
+import contextlib
+import os
+import sys
+from typing import Any
+
+from ansible import constants, context
+from ansible.plugins.callback.default import CallbackModule as DefaultCallback
+from ansible.utils.color import stringc
+
+try:
+    from swiftdeploy import display
+except ImportError:
+    # Ansible's own output then; our actions say what is missing.
+    display = None  # type: ignore[assignment]
+
+COLORS = {
+    "error": constants.COLOR_ERROR,
+    "warning": constants.COLOR_WARN,
+    "good": constants.COLOR_OK,
+}
+DEBUG_ACTIONS = ("debug", "ansible.builtin.debug", "ansible.legacy.debug")
+
+
+class CallbackModule(DefaultCallback):
+    """Hands results to `swiftdeploy.display.Screen`, or to Ansible's own output."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "swiftdeploy"
+    # Chosen by stdout_callback; without this Ansible could load it a second time.
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Molecule reads Ansible's own recap to judge idempotence.
+        native = "MOLECULE_PROJECT_DIRECTORY" in os.environ or self._display.verbosity > 0
+        self._screen = None
+        # `ansible` itself (it has a module_name) shows results, not runs.
+        if display is not None and "module_name" not in context.CLIARGS:
+            symbols = display.can_show("✓✗", sys.stdout.encoding)
+            self._screen = display.Screen(self._show, symbols, details=not native)
+        self._short = self._screen is not None and not native
+        self._ended = False
+        self._owner = os.getpid()
+        # Ctrl-C ends a run without any hook; what failed until then must not be lost.
+        atexit.register(self._interrupted)
+
+    # -- printing
+
+    def _show(self, text: str, kind: str) -> None:
+        stderr = kind == "error" and bool(self.get_option("display_failed_stderr"))
+        if kind == "step":
+            mark, _space, rest = text.partition(" ")
+            self._display.display(f"{stringc(mark, constants.COLOR_OK)} {rest}", screen_only=True)
+            self._display.display(text, log_only=True)
+        else:
+            self._display.display(text, color=COLORS.get(kind), stderr=stderr)
+        # A pipe or a CI log is block buffered; a step must be seen when it is done.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+
+    def _interrupted(self) -> None:
+        if self._screen is not None and not self._ended and os.getpid() == self._owner:
+            self._screen.finish()
+
+    def _observe(self, result: Any) -> None:
+        """Take what our own keys in a result say. `result.result` holds plain types."""
+        if self._screen is None:
+            return
+        host, data = result.host.get_name(), result.result
+        event = data.get("swiftdeploy_event")
+        if isinstance(event, dict):
+            self._screen.event(str(event.get("host") or host), event)
+        if isinstance(data.get("swiftdeploy_output"), str):
+            self._show(data["swiftdeploy_output"], "plain")
+        if data.get("swiftdeploy_step") is not None:
+            self._screen.step(host, data["swiftdeploy_step"])
+        if not self._short:
+            return
+        if result.task.action in DEBUG_ACTIONS and isinstance(data.get("msg"), str):
+            self._show(f"  {host}  {display.clean(data['msg'])}", "plain")
+        # Deprecations are for who maintains the playbooks: -v shows them.
+        data.pop("deprecations", None)
+        self._handle_warnings(data)
+
+    # -- results
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._observe(result)
+        if not self._short:
+            super().v2_runner_on_ok(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._observe(result)
+        if self._screen is not None and not ignore_errors:
+            what = display.task_words(result.task_name or "")
+            sticky = result.task.action == "swiftdeploy_history"
+            self._screen.failure(result.host.get_name(), what, display.failure_lines(result.result, what), sticky)
+        if not self._short:
+            super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._observe(result)
+        if self._screen is not None and not result.task.ignore_unreachable:
+            self._screen.unreachable(result.host.get_name(), display.unreachable_words(result.result))
+        if not self._short:
+            super().v2_runner_on_unreachable(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        if not self._short:
+            super().v2_runner_on_skipped(result)
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        self._observe(result)
+        if not self._short:
+            super().v2_runner_item_on_ok(result)
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        self._observe(result)
+        if not self._short:
+            super().v2_runner_item_on_failed(result)
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        if not self._short:
+            super().v2_runner_item_on_skipped(result)
+
+    def v2_runner_retry(self, result: Any) -> None:
+        self._observe(result)
+        if not self._short:
+            super().v2_runner_retry(result)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        if not self._short:
+            super().v2_on_file_diff(result)
+            return
+        data = result.result
+        looped = isinstance(data.get("results"), list) and result.task.loop
+        for entry in data["results"] if looped else [data]:
+            if isinstance(entry, dict) and entry.get("changed") and entry.get("diff"):
+                text = self._get_diff(entry["diff"])
+                if text:
+                    self._show(f"± {result.host.get_name()}  {display.task_words(result.task_name or '')}", "plain")
+                    self._show(text, "plain")
+
+    # -- the course of the run
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        if self._screen is not None:
+            self._screen.host(host.get_name())
+        if not self._short:
+            super().v2_runner_on_start(host, task)
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        if not self._short:
+            super().v2_playbook_on_start(playbook)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        if self._short:
+            self._play = play
+        else:
+            super().v2_playbook_on_play_start(play)
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: Any) -> None:
+        if not self._short:
+            super().v2_playbook_on_task_start(task, is_conditional)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        if not self._short:
+            super().v2_playbook_on_handler_task_start(task)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        if not self._short:
+            super().v2_playbook_on_include(included_file)
+
+    def v2_playbook_on_no_hosts_remaining(self) -> None:
+        if not self._short:
+            super().v2_playbook_on_no_hosts_remaining()
+
+    def v2_runner_on_async_poll(self, result: Any) -> None:
+        if not self._short:
+            super().v2_runner_on_async_poll(result)
+
+    def v2_runner_on_async_ok(self, result: Any) -> None:
+        if not self._short:
+            super().v2_runner_on_async_ok(result)
+
+    def v2_runner_on_async_failed(self, result: Any) -> None:
+        if not self._short:
+            super().v2_runner_on_async_failed(result)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        if not self._short:
+            super().v2_playbook_on_stats(stats)
+        if self._screen is None:
+            return
+        self._ended = True
+        self._screen.finish([host for host in stats.processed if stats.summarize(host)["failures"]])
+        if self._short and context.CLIARGS.get("check"):
+            self._show("check mode: nothing was changed", "plain")

@@ -1,0 +1,120 @@
+#!/usr/bin/python
+# The work is done on the controller by action_plugins/swiftdeploy_history.py; this file is its documentation.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: swiftdeploy_history
+short_description: Check the SwiftDeploy history or write the audit report from it
+version_added: 0.1.0
+description:
+  - Works on the controller, on the file the callback C(swiftdeploy_history) writes.
+options:
+  state:
+    description:
+      - V(recorded) fails when the history holds no record of O(run_id), O(event) and O(host). In check mode it
+        passes, because nothing is recorded there.
+      - V(verified) checks the whole chain and returns what it found. A broken chain is no failure of the task.
+      - V(reported) does the same and writes the audit report, from the history alone. The same history gives the
+        same bytes. A broken chain is no failure of the task, the report and RV(ok) say it.
+    type: str
+    choices: [recorded, verified, reported]
+    default: verified
+  path:
+    description: The history. Default is the callback's setting.
+    type: str
+  run_id:
+    description: Id of the run, needed for O(state=recorded).
+    type: str
+  event:
+    description: Name of the event, needed for O(state=recorded).
+    type: str
+  host:
+    description: Host of the record. Default is the inventory name.
+    type: str
+  report_path:
+    description: The report. Default is C(audit_report.md) in the folder the playbook was started from.
+    type: str
+attributes:
+  check_mode:
+    description: Reads as usual; the report is not written.
+    support: full
+  diff_mode:
+    description: Shows the change of the report.
+    support: full
+  idempotent:
+    description: A report that would not change is not written.
+    support: full
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+"""
+
+EXAMPLES = r"""
+- name: Make sure that the record is there
+  swiftdeploy_history:
+    state: recorded
+    run_id: "{{ event.run_id }}"
+    event: deploy
+
+- name: Check the chain
+  swiftdeploy_history:
+    state: verified
+
+- name: Write the audit report
+  swiftdeploy_history:
+    state: reported
+    report_path: audit_report.md
+"""
+
+RETURN = r"""
+path:
+  description: The history.
+  returned: always
+  type: str
+  sample: /srv/app/history.jsonl
+exists:
+  description: Whether there is a history at all.
+  returned: when O(state) is V(verified) or V(reported)
+  type: bool
+  sample: true
+ok:
+  description: Whether the chain is whole. True when there is no history.
+  returned: when O(state) is V(verified) or V(reported)
+  type: bool
+  sample: true
+records:
+  description: How many records there are.
+  returned: when O(state) is V(verified) or V(reported)
+  type: int
+  sample: 12
+first_bad_line:
+  description: Number of the first wrong line, from 1; null when all are right.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: int
+  sample: 7
+problem:
+  description: What is wrong with that line.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: str
+  sample: "hash does not fit the line: it was changed after it was written"
+bad_lines:
+  description: How many lines are wrong.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: int
+  sample: 0
+report_path:
+  description: The report.
+  returned: when O(state) is V(reported)
+  type: str
+  sample: /srv/app/audit_report.md
+seq:
+  description: Number of the record.
+  returned: when O(state) is V(recorded), except in check mode
+  type: int
+  sample: 12
+hash:
+  description: Hash of the record.
+  returned: when O(state) is V(recorded), except in check mode
+  type: str
+  sample: 5d41402abc4b2a76b9719d911017c592ae2f3e1b1ad8cdd0fe0a4a9c2e3f1a6b
+"""

@@ -1,0 +1,531 @@
+"""History, display and audit in real ansible-playbook runs, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swiftdeploy import history
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+CONFIG = f"""
+[defaults]
+inventory = inventory.ini
+roles_path = {ROOT}/roles
+library = {ROOT}/library:library
+action_plugins = {ROOT}/action_plugins
+callback_plugins = {ROOT}/callback_plugins
+stdout_callback = swiftdeploy
+callbacks_enabled = swiftdeploy_history
+interpreter_python = {sys.executable}
+localhost_warning = false
+nocows = true
+"""
+# Nothing listens on the discard port.
+INVENTORY = """
+[up]
+web1 ansible_connection=local
+web2 ansible_connection=local
+web3 ansible_connection=local
+[down]
+lost ansible_host=127.0.0.1 ansible_port=9 ansible_connection=ssh
+"""
+CRASHING_MODULE = """#!/usr/bin/python
+from ansible.module_utils.basic import AnsibleModule
+AnsibleModule(argument_spec={})
+raise RuntimeError("boom")
+"""
+WARNING_MODULE = """#!/usr/bin/python
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+module.warn("be careful")
+module.deprecate("this is the old way", version="99.0", collection_name="ansible.builtin")
+module.exit_json(changed=False)
+"""
+RECORD = """
+- hosts: "{{ target | default('web1') }}"
+  gather_facts: false
+  tasks:
+    - name: Say that OPA is ready
+      swiftdeploy_step:
+        msg: OPA ready
+    - name: Record the deploy
+      ansible.builtin.include_role:
+        name: record
+      vars:
+        record_event: deploy
+        record_run_id: "{{ run_id | default('run-1') }}"
+        record_fields: {service: app, version: "1.0.0", mode: stable, duration_s: 4.12, error_rate: 0.0, note: extra}
+        record_summary: "Deployment successful  {{ inventory_hostname }}  v1.0.0 (stable)  4.1 s"
+"""
+
+
+@dataclass
+class Run:
+    """How an ansible run ended and what it printed, both streams."""
+
+    status: int
+    out: str
+
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+class Project:
+    """A folder with a configuration, an inventory and playbooks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.history = folder / "history.jsonl"
+        (folder / "ansible.cfg").write_text(CONFIG)
+        (folder / "inventory.ini").write_text(INVENTORY)
+        (folder / "library").mkdir()
+        (folder / "library" / "crash.py").write_text(CRASHING_MODULE)
+        (folder / "library" / "careful.py").write_text(WARNING_MODULE)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SWIFTDEPLOY_"))}
+        return {
+            **kept,
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(self.folder / ".tmp"),
+            "LC_ALL": "C.UTF-8",
+            **more,
+        }
+
+    def start(self, playbook: str, *options: str, **environment: str) -> subprocess.Popen[str]:
+        path = self.folder / "play.yml"
+        path.write_text(playbook)
+        return subprocess.Popen(
+            [str(BIN / "ansible-playbook"), str(path), *options],
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def play(self, playbook: str, *options: str, **environment: str) -> Run:
+        process = self.start(playbook, *options, **environment)
+        out, _none = process.communicate(timeout=120)
+        assert "Traceback" not in out, out
+        assert "Callback dispatch" not in out, out
+        return Run(process.returncode, out)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.history.read_text().splitlines()]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def plays(tasks: str, hosts: str = "web1") -> str:
+    indented = "\n".join(f"    {line}" for line in tasks.strip().splitlines())
+    return f"- hosts: {hosts}\n  gather_facts: false\n  tasks:\n{indented}\n"
+
+
+# --------------------------------------------------------------------------------------------- recording
+
+
+def test_a_run_is_recorded_and_shown_in_two_lines(project: Project) -> None:
+    run = project.play(RECORD)
+    assert run.status == 0
+    step, summary = run.lines()
+    assert step.split() == ["✓", "web1", "OPA", "ready", step.split()[-2], "s"]
+    assert summary == "Deployment successful  web1  v1.0.0 (stable)  4.1 s"
+    (record,) = project.records()
+    expected = {
+        "event": "deploy",
+        "run_id": "run-1",
+        "host": "web1",
+        "service": "app",
+        "version": "1.0.0",
+        "mode": "stable",
+        "duration_s": 4.12,
+        "error_rate": 0.0,
+        "note": "extra",
+        "reason": None,
+    }
+    assert {key: record[key] for key in expected} == expected
+    assert "@" in record["actor"]
+    assert not {"summary", "check", "history_path"} & set(record)
+    assert history.verify(project.history).ok
+
+
+def test_every_host_of_a_play_gets_its_record(project: Project) -> None:
+    assert project.play(RECORD, "-e", "target=up").status == 0
+    assert sorted(record["host"] for record in project.records()) == ["web1", "web2", "web3"]
+    assert history.verify(project.history).ok
+
+
+def test_check_mode_records_nothing(project: Project) -> None:
+    run = project.play(RECORD, "--check")
+    assert run.status == 0
+    assert run.lines()[-1] == "check mode: nothing was changed"
+    assert not project.history.exists()
+
+
+def test_verbose_is_ansibles_own_output_with_the_summary_added(project: Project) -> None:
+    run = project.play(RECORD, "-v")
+    assert run.status == 0
+    assert "TASK [Say that OPA is ready]" in run.out
+    assert "PLAY RECAP" in run.out
+    assert run.lines()[-1] == "Deployment successful  web1  v1.0.0 (stable)  4.1 s"
+    assert "✓" not in run.out
+
+
+@pytest.mark.parametrize("wrong", ["/nonexistent/history.jsonl", "{folder}", "{folder}/ansible.cfg", "/dev/full"])
+def test_a_run_whose_record_cannot_be_written_fails_and_says_why(project: Project, wrong: str) -> None:
+    path = wrong.format(folder=project.folder)
+    config = (project.folder / "ansible.cfg").read_bytes()
+    run = project.play(RECORD, SWIFTDEPLOY_HISTORY=path)
+    assert run.status != 0
+    assert f"the deploy itself went through, but its record could not be written: cannot write the history {path}" in (
+        run.out
+    )
+    assert run.lines()[-1].startswith("FAILED  web1")
+    assert "Deployment successful" not in run.out
+    assert (project.folder / "ansible.cfg").read_bytes() == config
+
+
+def test_a_run_without_the_history_callback_fails(project: Project) -> None:
+    run = project.play(RECORD, ANSIBLE_CALLBACKS_ENABLED="timer")
+    assert run.status != 0
+    assert "See that the callback swiftdeploy_history is enabled" in run.out
+    assert not project.history.exists()
+
+
+def test_the_history_can_be_elsewhere_by_setting_environment_or_role(project: Project) -> None:
+    with (project.folder / "ansible.cfg").open("a") as config:
+        config.write("[swiftdeploy]\nhistory = by-setting.jsonl\n")
+    assert project.play(RECORD).status == 0
+    assert project.play(RECORD, SWIFTDEPLOY_HISTORY="by-environment.jsonl").status == 0
+    assert project.play(RECORD, "-e", f"record_history_path={project.folder}/by-role.jsonl").status == 0
+    for name in ("by-setting", "by-environment", "by-role"):
+        assert history.verify(project.folder / f"{name}.jsonl").records == 1
+    assert not project.history.exists()
+
+
+def test_items_retries_and_failures_with_an_event_are_recorded_once_each(project: Project) -> None:
+    tasks = """
+- name: Announce each
+  swiftdeploy_event:
+    event: chaos
+    fields: {chaos: "{{ item }}"}
+  loop: [slow, error]
+- name: Refresh
+  swiftdeploy_event:
+    event: status_scrape
+    fields: {service: app}
+  register: refreshed
+  retries: 2
+  delay: 0
+  until: false
+  ignore_errors: true
+- name: Announce and fail
+  swiftdeploy_event:
+    event: deploy_failed
+  failed_when: true
+  ignore_errors: true
+"""
+    run = project.play(plays(tasks))
+    assert run.status == 0
+    events = [record["event"] for record in project.records()]
+    assert events == ["chaos", "chaos", "status_scrape", "status_scrape", "status_scrape", "deploy_failed"]
+    assert history.verify(project.history).ok
+
+
+def test_playbooks_at_once_keep_one_whole_chain(project: Project) -> None:
+    """Three playbooks with three hosts each, all writing to one history."""
+    project.play(RECORD, "-e", "target=up", "-e", "run_id=first")
+    running = [project.start(RECORD, "-e", "target=up", "-e", f"run_id=run-{number}") for number in range(3)]
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], outputs
+    assert history.verify(project.history) == history.VerifyResult(ok=True, records=12)
+    recorded = {(record["run_id"], record["host"]) for record in project.records()}
+    assert len(recorded) == 12
+
+
+def test_a_torn_line_is_set_aside_by_the_next_run(project: Project) -> None:
+    project.play(RECORD)
+    with project.history.open("ab") as out:
+        out.write(b'{"seq":2,"timest')
+    assert project.play(RECORD, "-e", "run_id=run-2").status == 0
+    first, second = project.records()
+    assert (project.folder / second["torn"]).read_bytes() == b'{"seq":2,"timest'
+    assert second["prev"] == first["hash"]
+
+
+def test_a_host_lost_in_the_middle_is_shown_and_recorded_as_failed(project: Project) -> None:
+    tasks = """
+- name: Begin
+  swiftdeploy_step:
+    context: {event: promote, run_id: run-7, service: app, version: "2.0.0", mode: canary}
+- name: Reach the host
+  ansible.builtin.ping:
+"""
+    run = project.play(plays(tasks, hosts="lost"), ANSIBLE_TIMEOUT="5")
+    assert run.status != 0
+    assert run.lines()[-1].startswith("UNREACHABLE  lost  ")
+    (record,) = project.records()
+    assert (record["event"], record["host"], record["run_id"]) == ("promote_failed", "lost", "run-7")
+    assert record["reason"].startswith("unreachable: ")
+    assert record["version"] == "2.0.0"
+
+
+def test_a_wrong_use_is_told_in_one_line(project: Project) -> None:
+    tasks = """
+- name: Take a field that is not theirs
+  swiftdeploy_event:
+    event: deploy
+    fields: {seq: 5}
+"""
+    run = project.play(plays(tasks))
+    assert run.status != 0
+    assert run.lines()[-1] == "FAILED  web1  fields of 'deploy' may not hold seq: the history sets these itself"
+    assert not project.history.exists()
+
+
+# ----------------------------------------------------------------------------------------------- display
+
+
+def test_a_denied_run_shows_the_reasons_and_not_the_failure_behind_them(project: Project) -> None:
+    tasks = """
+- block:
+    - name: Ask OPA
+      ansible.builtin.fail: {msg: internal words}
+  rescue:
+    - name: Record the denial
+      ansible.builtin.include_role:
+        name: record
+      vars:
+        record_event: deploy_blocked
+        record_summary: |
+          DENIED  web1  P99 latency is 620 ms, maximum is 500 ms
+          DENIED  web1  error rate is 5 %, maximum is 1 %
+    - name: Stop
+      ansible.builtin.fail: {msg: the deploy was blocked}
+"""
+    run = project.play(plays(tasks))
+    assert run.status != 0
+    assert run.lines() == [
+        "DENIED  web1  P99 latency is 620 ms, maximum is 500 ms",
+        "DENIED  web1  error rate is 5 %, maximum is 1 %",
+    ]
+
+
+def test_a_failed_task_shows_what_and_why_without_paths(project: Project) -> None:
+    tasks = """
+- name: Skipped
+  ansible.builtin.fail: {msg: never}
+  when: false
+- name: Ignored
+  ansible.builtin.fail: {msg: not so bad}
+  ignore_errors: true
+- name: Start the release
+  ansible.builtin.fail:
+    msg: "port 8080 is taken\\nstop the program that has it"
+"""
+    run = project.play(plays(tasks))
+    assert run.status != 0
+    assert run.lines() == [
+        "✗ web1  Start the release",
+        "    port 8080 is taken",
+        "    stop the program that has it",
+        "FAILED  web1  port 8080 is taken",
+    ]
+
+
+def test_a_crashed_module_is_an_internal_error_in_one_line(project: Project) -> None:
+    run = project.play(plays("- name: Ask OPA\n  crash:"))
+    assert run.status != 0
+    assert run.lines()[-1].startswith("FAILED  web1  internal error in Ask OPA: boom")
+
+
+def test_differences_are_shown_with_diff(project: Project) -> None:
+    tasks = """
+- name: Render nginx
+  ansible.builtin.copy:
+    content: "listen 8080;\\n"
+    dest: "{{ playbook_dir }}/nginx.conf"
+    mode: "0644"
+"""
+    run = project.play(plays(tasks), "--check", "--diff")
+    assert run.status == 0
+    assert "± web1  Render nginx" in run.lines()
+    assert "+listen 8080;" in run.lines()
+    assert not (project.folder / "nginx.conf").exists()
+
+
+def test_an_interrupted_run_still_shows_what_failed(project: Project) -> None:
+    tasks = """
+- name: Start the release
+  ansible.builtin.fail: {msg: port 8080 is taken}
+  when: inventory_hostname == 'web1'
+- name: Go on
+  swiftdeploy_step: {msg: still going}
+- name: Wait
+  ansible.builtin.wait_for: {path: "{{ playbook_dir }}/go", timeout: 60}
+"""
+    process = project.start(plays(tasks, hosts="web1,web2"))
+    assert process.stdout is not None
+    try:
+        seen = process.stdout.readline()
+        assert "still going" in seen
+        process.send_signal(signal.SIGINT)
+        rest, _none = process.communicate(timeout=60)
+    finally:
+        # Lets the module on the host end by itself.
+        (project.folder / "go").touch()
+    assert process.returncode != 0
+    assert "FAILED  web1  port 8080 is taken" in rest
+    assert "Traceback" not in rest
+
+
+def test_output_is_printed_as_it_is(project: Project) -> None:
+    run = project.play(plays('- name: Show the table\n  swiftdeploy_step:\n    output: "a  1\\n  b  2"'))
+    assert run.status == 0
+    assert run.lines() == ["a  1", "  b  2"]
+
+
+def test_a_warning_is_shown_once_and_deprecations_with_v_alone(project: Project) -> None:
+    playbook = plays("- name: Warn\n  careful:\n  loop: [1, 2]\n- name: Warn\n  careful:")
+    run = project.play(playbook)
+    assert run.status == 0
+    assert run.out.count("[WARNING]: be careful") == 1
+    assert "old way" not in run.out
+    assert "old way" in project.play(playbook, "-v").out
+
+
+def test_without_the_package_the_message_says_how_to_get_it(project: Project) -> None:
+    broken = project.folder / "broken" / "swiftdeploy"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('not installed')\n")
+    run = project.play(RECORD, PYTHONPATH=str(broken.parent))
+    assert run.status != 0
+    assert f"the Python package swiftdeploy is missing on {sys.executable}; run `make setup`" in run.out
+
+
+def test_without_a_terminal_and_with_no_color_there_is_no_escape(project: Project) -> None:
+    assert "\x1b" not in project.play(RECORD, NO_COLOR="1").out
+    assert "\x1b[" in project.play(RECORD, "-e", "run_id=run-2", ANSIBLE_FORCE_COLOR="1").out
+
+
+def test_listing_and_ad_hoc_still_work(project: Project) -> None:
+    assert "Say that OPA is ready" in project.play(RECORD, "--list-tasks").out
+    assert project.play(RECORD, "--syntax-check").status == 0
+    for more in ({}, {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"}):
+        done = subprocess.run(
+            [str(BIN / "ansible"), "web1", "-m", "ansible.builtin.ping", "-v"],
+            cwd=project.folder,
+            env=project.environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert "pong" in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------- audit
+
+AUDIT = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  roles:
+    - role: audit
+"""
+
+
+def test_the_audit_writes_the_report_once(project: Project) -> None:
+    project.play(RECORD, "-e", "target=up")
+    report = project.folder / "audit_report.md"
+
+    preview = project.play(AUDIT, "--check", "--diff")
+    assert preview.status == 0
+    assert "+# Audit report" in preview.out
+    assert not report.exists()
+
+    first = project.play(AUDIT, "-v")
+    assert "changed=1" in first.out
+    text = report.read_bytes()
+    assert b"| deploy | 3 |" in text
+    assert history.verify(project.history).records == 3
+
+    again = project.play(AUDIT, "-v")
+    assert "changed=0" in again.out
+    assert report.read_bytes() == text
+
+    shown = project.play(AUDIT)
+    assert "history.jsonl is whole: 3 records" in shown.out
+    assert str(report) in shown.out
+
+
+def test_the_audit_of_a_changed_history_writes_the_report_and_fails(project: Project) -> None:
+    project.play(RECORD, "-e", "target=up")
+    project.history.write_bytes(project.history.read_bytes().replace(b"1.0.0", b"1.0.1", 1))
+    run = project.play(AUDIT)
+    assert run.status != 0
+    assert "history.jsonl is broken at line 1: hash does not fit the line" in run.out
+    assert "✓" not in run.out
+    assert "The history is broken at line 1" in (project.folder / "audit_report.md").read_text()
+
+
+def test_the_audit_before_anything_happened_says_so(project: Project) -> None:
+    run = project.play(AUDIT)
+    assert run.status == 0
+    assert f"no history yet at {project.history}" in run.out
+    assert not (project.folder / "audit_report.md").exists()
+
+
+def test_the_audit_takes_other_paths(project: Project) -> None:
+    project.play(RECORD, SWIFTDEPLOY_HISTORY="elsewhere.jsonl")
+    run = project.play(AUDIT, "-e", "audit_history_path=elsewhere.jsonl", "-e", "audit_report_path=other.md")
+    assert run.status == 0
+    assert "elsewhere.jsonl" in (project.folder / "other.md").read_text()
+    bad = project.play(AUDIT, "-e", "audit_history_path=elsewhere.jsonl", "-e", "audit_report_path=none/other.md")
+    assert bad.status != 0
+    assert "cannot write the report" in bad.lines()[-1]
+
+
+# --------------------------------------------------------------------------------------------- documents
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("module", "swiftdeploy_event"),
+        ("module", "swiftdeploy_history"),
+        ("module", "swiftdeploy_step"),
+        ("callback", "swiftdeploy_history"),
+        ("callback", "swiftdeploy"),
+    ],
+)
+def test_the_documentation_is_shown(project: Project, kind: str, name: str) -> None:
+    done = subprocess.run(
+        [str(BIN / "ansible-doc"), "-t", kind, "--json", name],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    shown = json.loads(done.stdout)[name]
+    assert shown["doc"]["short_description"]
+    if kind == "module":
+        assert shown["examples"].strip()
+        assert set(shown["doc"]["attributes"]) == {"check_mode", "diff_mode", "idempotent"}

@@ -1,0 +1,419 @@
+"""The audit report: says what the history says, and nothing in a record can break it."""
+
+from __future__ import annotations
+
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from swiftdeploy import history, report
+
+RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+HEADINGS = [
+    "Audit report",
+    "Summary",
+    "Timeline",
+    "Mode changes",
+    "Chaos injections",
+    "Policy violations",
+    "Policy unavailable, overrides, broken locks",
+    "Decisions",
+    "Releases per host",
+    "Metrics over time",
+    "Delivery figures",
+]
+START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+
+
+def at(**delta: float) -> str:
+    return (START + timedelta(**delta)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def build(folder: Path, *events: dict[str, Any]) -> str:
+    """The report of these events."""
+    path = folder / "history.jsonl"
+    for number, given_event in enumerate(events):
+        event = {
+            "host": "web1",
+            "service": "app",
+            "actor": "ada@control",
+            "timestamp": at(minutes=number),
+            "run_id": f"run-{number}",
+            **given_event,
+        }
+        history.append(path, event)
+    text, outcome = report.build(path)
+    assert outcome.ok
+    return text
+
+
+def cells(line: Token) -> str:
+    """What a reader sees in a cell; fails on anything that is not plain text."""
+    for child in line.children or []:
+        assert child.type in ("text", "text_special"), child
+    return "".join(child.content for child in line.children or [])
+
+
+def tables(text: str) -> dict[str, list[list[str]]]:
+    """Rows by heading, without header rows; a second table under a heading is added to the first."""
+    found: dict[str, list[list[str]]] = {}
+    heading, body = "", False
+    tokens = RENDERER.parse(text)
+    for index, token in enumerate(tokens):
+        if token.type == "heading_open":
+            heading = tokens[index + 1].content
+            found[heading] = []
+        elif token.type in ("tbody_open", "tbody_close"):
+            body = token.type == "tbody_open"
+        elif token.type == "tr_open" and body:
+            found[heading].append([])
+        elif token.type == "td_open":
+            found[heading][-1].append(cells(tokens[index + 1]))
+    return found
+
+
+def denied(*reasons: str, domain: str = "canary", **more: Any) -> dict[str, Any]:
+    answer = {
+        "outcome": "denied",
+        "reasons": list(reasons),
+        "checked": {"p99_latency_ms": 620.0},
+        "thresholds": {"p99_latency_ms": 500},
+        "decision_id": "d-1",
+    }
+    return {"policy": {domain: answer | more}}
+
+
+ALLOWED = {"policy": {"canary": {"outcome": "allowed", "reasons": [], "checked": {"p99_latency_ms": 20.5}}}}
+
+
+# --------------------------------------------------------------------------------------------- escaping
+
+
+@given(st.text())
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_one_cell_that_shows_just_that_text(text: str) -> None:
+    page = "\n".join(report.table(["a", "b", "c"], [["1", report.md(text), "3"]]))
+    ((first, shown, last),) = tables(f"# t\n\n{page}\n")["t"]
+    assert (first, last) == ("1", "3")
+    expected = report._CONTROL.sub(" ", text).strip()
+    if len(expected) > report.CELL:
+        expected = expected[: report.CELL - 1] + "…"
+    assert shown.strip() == (expected.strip() or "–")  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a | b",
+        "a \\| b \\",
+        "<script>alert(1)</script>",
+        "![x](https://evil.example/x.png)",
+        "[x](javascript:alert(1))",
+        "`code`",
+        "**bold** _it_ __x__ ~~gone~~",
+        "&lt;b&gt; &#60;",
+        "line\n## Heading\n| x |",
+        "https://evil.example www.evil.example",
+        "$x$",
+    ],
+)
+def test_markup_from_outside_is_shown_not_obeyed(tmp_path: Path, text: str) -> None:
+    page = build(
+        tmp_path,
+        {"event": "deploy", "version": text, "host": text, "reason": text, "actor": text, "release": text},
+        {"event": "promote", "mode": "canary", "version": text, "host": text, "reason": text},
+        {"event": "promote_blocked", "host": text, **denied(text, domain=text, decision_id=text)},
+        {"event": "chaos", "chaos": text, "extra": {text: text}},
+        {"event": "override", "reason": text},
+        {"event": "status_scrape", "host": text, "mode": text, "chaos": text},
+    )
+    shown = " ".join(text.split())
+    found = tables(page)
+    assert list(found) == HEADINGS
+    timeline, override = found["Timeline"][0], found["Policy unavailable, overrides, broken locks"][0]
+    assert [" ".join(timeline[place].split()) for place in (2, 4, 6, 7)] == [shown] * 4
+    assert timeline[8:] == ["–", "1"]  # noqa: RUF001
+    assert (override[1], override[5].split()) == ("override", text.split())
+    assert found["Decisions"][0][5].split() == text.split()
+    assert found["Chaos injections"][0][2].split() == text.split()
+    assert "<script" not in page
+    assert "https://" not in page
+    assert "www." not in page
+
+
+def test_names_of_events_can_be_searched_for_in_the_source(tmp_path: Path) -> None:
+    assert "| promote_blocked |" in build(tmp_path, {"event": "promote_blocked", **denied("too slow")})
+
+
+def test_text_that_turns_its_direction_is_straightened() -> None:
+    assert report.md("a\u202eb\u2066c\x1b[31m") == "a b c \\[31m"
+
+
+# --------------------------------------------------------------------------------------------- sections
+
+
+def walk() -> list[dict[str, Any]]:
+    return [
+        {"event": "deploy", "version": "1.0.0", "mode": "stable", "release": "r1", "duration_s": 4.12, **ALLOWED},
+        {"event": "promote", "version": "1.0.0", "mode": "canary", "release": "r2", **ALLOWED},
+        {"event": "chaos", "chaos": "error", "rate": 0.5},
+        {"event": "status_scrape", "chaos": "error", "error_rate": 0.5, **denied("error rate is 50 %")},
+        {"event": "promote_blocked", "mode": "stable", **denied("P99 latency is 620 ms", "error rate is 50 %")},
+        {"event": "chaos", "chaos": "none"},
+        {"event": "promote", "version": "1.0.0", "mode": "stable", "release": "r3", **ALLOWED},
+    ]
+
+
+def test_the_walk_shows_in_every_section(tmp_path: Path) -> None:
+    found = tables(build(tmp_path, *walk()))
+    assert [row[1] for row in found["Timeline"]] == [str(event["event"]) for event in walk()]
+    assert found["Timeline"][0][0] == "2026-11-02 09:00:00"
+    assert found["Timeline"][0][8] == "4.1 s"
+    assert [row[2:5] for row in found["Mode changes"]] == [
+        ["stable", "canary", "promote"],
+        ["canary", "stable", "promote"],
+    ]
+    assert [row[2:4] for row in found["Chaos injections"]] == [["error", "rate = 0.5"], ["none", "–"]]  # noqa: RUF001
+    assert [(row[1], row[5]) for row in found["Policy violations"]] == [
+        ("status_scrape", "error rate is 50 %"),
+        ("promote_blocked", "P99 latency is 620 ms; error rate is 50 %"),
+    ]
+    assert [row[1] for row in found["Decisions"]] == ["deploy", "promote", "promote_blocked", "promote"]
+    assert found["Decisions"][2][4:] == [
+        "denied",
+        "P99 latency is 620 ms; error rate is 50 %",
+        "p99_latency_ms = 620",
+        "p99_latency_ms = 500",
+        "d-1",
+    ]
+    assert [row[2] for row in found["Releases per host"]] == ["r1", "r2", "r3"]
+    assert ["promote", "2"] in found["Summary"]
+    assert ["Runs", "7"] in found["Summary"]
+    assert ["Chain", "whole"] in found["Summary"]
+
+
+def test_an_empty_history_makes_a_report(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").touch()
+    text, outcome = report.build(tmp_path / "history.jsonl")
+    assert outcome.ok
+    assert ["Records", "0"] in tables(text)["Summary"]
+
+
+def test_no_history_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        report.build(tmp_path / "history.jsonl")
+
+
+def test_readings_that_say_the_same_are_one_row_until_something_happens(tmp_path: Path) -> None:
+    scrape = {"event": "status_scrape", "mode": "stable", "chaos": "none"}
+    found = tables(
+        build(
+            tmp_path,
+            scrape,
+            scrape,
+            {**scrape, "host": "web2"},
+            scrape,
+            {"event": "chaos", "chaos": "slow"},
+            scrape,
+            {**scrape, "chaos": "slow"},
+        )
+    )["Timeline"]
+    assert [(row[1], row[2], row[-1]) for row in found] == [
+        ("status_scrape", "web1", "3"),
+        ("status_scrape", "web2", "1"),
+        ("chaos", "web1", "1"),
+        ("status_scrape", "web1", "1"),
+        ("status_scrape", "web1", "1"),
+    ]
+    assert found[0][0] == "2026-11-02 09:00:00 … 2026-11-02 09:03:00"
+
+
+def test_a_policy_not_met_for_long_is_one_violation(tmp_path: Path) -> None:
+    bad = [{"event": "status_scrape", **denied(f"P99 latency is {600 + number} ms")} for number in range(4)]
+    good = {"event": "status_scrape", **ALLOWED}
+    rows = tables(build(tmp_path, *bad, good, bad[0]))["Policy violations"]
+    assert [(row[5], row[-1]) for row in rows] == [("P99 latency is 600 ms", "4"), ("P99 latency is 600 ms", "1")]
+
+
+def test_a_blocked_change_without_a_policy_is_a_violation_with_its_reason(tmp_path: Path) -> None:
+    rows = tables(build(tmp_path, {"event": "deploy_blocked", "reason": "freeze until Monday"}))["Policy violations"]
+    assert rows[0][5] == "freeze until Monday"
+
+
+def test_overrides_and_silent_policies_have_a_section(tmp_path: Path) -> None:
+    silent = {"policy": {"canary": {"outcome": "unavailable", "reasons": ["timed out after 3 s"]}}}
+    rows = tables(
+        build(
+            tmp_path,
+            {"event": "override", "reason": "fixing the outage"},
+            {"event": "policy_unavailable", **silent},
+            {"event": "deploy", **silent},
+            {"event": "lock_broken", "reason": "its process is gone"},
+        )
+    )["Policy unavailable, overrides, broken locks"]
+    assert [(row[1], row[3]) for row in rows] == [
+        ("override", "–"),  # noqa: RUF001
+        ("policy_unavailable", "canary"),
+        ("deploy", "canary"),
+        ("lock_broken", "–"),  # noqa: RUF001
+    ]
+    assert "timed out after 3 s" in rows[2][5]
+
+
+def test_metrics_give_mean_rate_and_worst_figures_of_an_interval(tmp_path: Path) -> None:
+    def scrape(second: int, **figures: Any) -> dict[str, Any]:
+        return {"event": "status_scrape", "timestamp": at(seconds=second), **figures}
+
+    rows = tables(
+        build(
+            tmp_path,
+            scrape(0, req_per_sec=10.0, error_rate=0.0, p99_latency_ms=40.0, mode="stable"),
+            scrape(5, req_per_sec=20.0, error_rate=0.25, p99_latency_ms=620.5, chaos="slow"),
+            scrape(10, req_per_sec=None, error_rate=None, p99_latency_ms=None, chaos="none"),
+            scrape(70, host="web2"),
+        )
+    )["Metrics over time"]
+    assert rows == [
+        ["2026-11-02 09:00:00", "1 min 0 s", "web1", "3", "15.00", "25.00 %", "620.5", "stable", "slow"],
+        ["2026-11-02 09:01:00", "1 min 0 s", "web2", "1", "–", "–", "–", "–", "–"],  # noqa: RUF001
+    ]
+
+
+def test_a_broken_chain_is_said_at_the_top_and_the_rest_is_still_reported(tmp_path: Path) -> None:
+    build(tmp_path, *walk())
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"rate":0.5', b'"rate":0.1'))
+    text, outcome = report.build(path)
+    assert (outcome.ok, outcome.first_bad_line) == (False, 3)
+    assert "broken at line 3" in text[: text.index("## Summary")]
+    assert len(tables(text)["Timeline"]) == len(walk())
+    assert report.verdict(outcome, path).startswith("history.jsonl is broken at line 3: hash does not fit")
+
+
+# --------------------------------------------------------------------------------------------- delivery
+
+
+def delivery(folder: Path, *events: tuple[str, float]) -> list[str]:
+    """Values of the delivery figures; each event with its time in hours."""
+    page = build(folder, *({"event": name, "timestamp": at(hours=hours)} for name, hours in events))
+    return [row[1] for row in tables(page)["Delivery figures"]]
+
+
+def test_delivery_figures(tmp_path: Path) -> None:
+    figures = delivery(
+        tmp_path,
+        ("deploy", 0),
+        ("deploy_failed", 24),
+        ("deploy_failed", 25),
+        ("deploy", 26),
+        ("promote", 48),
+        ("rollback", 49),
+        ("deploy_blocked", 50),
+        ("promote", 24 * 14),
+    )
+    # 4 went through in 2 weeks; 2 failed and 1 rolled back of 6; restored after 2 h and after 1 h.
+    assert figures == ["2.00 a week", "50.00 %", "1 h 30 min"]
+
+
+def test_a_rollback_after_a_failed_change_is_one_failure(tmp_path: Path) -> None:
+    assert delivery(tmp_path, ("deploy", 0), ("deploy_failed", 1), ("rollback", 3)) == [
+        "1.00 a week",
+        "50.00 %",
+        "2 h 0 min",
+    ]
+
+
+def test_without_changes_there_is_no_rate(tmp_path: Path) -> None:
+    assert delivery(tmp_path, ("teardown", 0)) == ["0.00 a week", "–", "–"]  # noqa: RUF001
+
+
+def test_a_run_that_changed_nothing_is_no_delivery_and_no_release(tmp_path: Path) -> None:
+    found = tables(build(tmp_path, {"event": "deploy"}, {"event": "deploy", "changed": False}))
+    assert found["Delivery figures"][0][1] == "1.00 a week"
+    assert len(found["Releases per host"]) == 1
+
+
+# ----------------------------------------------------------------------------------- size and stability
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from([*history.FIELDS, "torn", "changed", "extra"])
+EVENTS = st.sampled_from(["deploy", "promote", "rollback", "chaos", "status_scrape", "deploy_blocked", "x_failed"])
+
+
+@given(st.lists(st.tuples(EVENTS, st.dictionaries(KEYS, ANYTHING)), max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_records_of_any_shape_are_borne(records: list[tuple[str, dict[str, Any]]]) -> None:
+    audit = report.Audit()
+    for name, record in records:
+        audit.add({"timestamp": at(), **record, "event": name})
+    text = report.render(audit, history.VerifyResult(True, len(records)), "history.jsonl")
+    assert ["Records", str(len(records))] in tables(text)["Summary"]
+
+
+def status(number: int) -> dict[str, Any]:
+    return {
+        "event": "status_scrape" if number % 5 else "deploy",
+        "timestamp": at(seconds=5 * number),
+        "run_id": f"run-{number}",
+        "host": f"web{number % 3}",
+        "chaos": f"state {number % 2}",
+        "req_per_sec": float(number),
+        "release": f"r{number}",
+        **denied("slow"),
+    }
+
+
+def test_a_long_history_keeps_the_last_rows_says_what_is_left_out_and_needs_no_more_memory() -> None:
+    def peak(count: int) -> tuple[int, str]:
+        tracemalloc.start()
+        audit = report.Audit()
+        for number in range(count):
+            audit.add(status(number))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used, report.render(audit, history.VerifyResult(True, count), "history.jsonl")
+
+    short, _text = peak(5_000)
+    long, text = peak(10_000)
+    assert long < short * 1.3
+    found = tables(text)
+    assert len(found["Timeline"]) == report.TIMELINE_ROWS
+    assert found["Timeline"][-1][0] == report.show_time(at(seconds=5 * 9_999))
+    assert "The last 1000 of " in text
+    assert ["Runs", "10000"] in found["Summary"]
+    assert len(found["Metrics over time"]) <= report.METRIC_ROWS
+    assert sum(int(row[3]) for row in found["Metrics over time"]) == 10_000 * 4 // 5
+    assert len(found["Releases per host"]) == 3 * report.RELEASES_PER_HOST
+
+
+def test_the_same_history_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = build(tmp_path, *walk())
+    assert report.build(tmp_path / "history.jsonl")[0] == first
+
+
+def test_the_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "audit_report.md"
+    assert report.current(target) is None
+    report.write(target, "first\n")
+    report.write(target, "second\n")
+    assert report.current(target) == "second\n"
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(history.HistoryError, match="cannot write the report"):
+        report.write(tmp_path / "none" / "audit_report.md", "x")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(history.HistoryError, match="cannot write the report"):
+        report.write(folder, "x")
+    assert sorted(tmp_path.iterdir()) == [target, folder]
