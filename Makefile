@@ -1,0 +1,48 @@
+# The two commands: `make deploy` and `make test`. Everything else is ansible-playbook; see README.md.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: deploy test lint unit integration bench setup setup-test clean help
+
+help: ## Show this
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+deploy: setup ## Set up .venv, then deploy manifest.yaml on this machine
+	@$(BIN)/ansible-playbook deploy.yml $(ARGS)
+
+setup: $(VENV)/.controller ## Set up .venv for the playbooks
+
+setup-test: $(VENV)/.tests ## Set up .venv for the tests
+
+$(VENV)/bin/python:
+	@tools/make-venv.sh $(VENV)
+
+$(VENV)/.controller: $(VENV)/bin/python requirements.txt pyproject.toml
+	@echo "Setting up $(VENV) (once; about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.controller requirements-test.txt service/requirements.txt
+	@echo "Setting up $(VENV) for the tests (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+test: setup-test ## Set up what tests need, then run every test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run.sh
+
+lint: setup-test ## Style, types and policies alone
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/lint.sh
+
+unit: setup-test ## The fast tests alone
+	@$(BIN)/pytest tests/unit -q $(ARGS)
+
+integration: setup-test ## The tests on real programs alone
+	@$(BIN)/pytest tests/integration -q $(ARGS)
+
+bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
+	@$(BIN)/python bench/deploy.py
+
+clean: ## Remove what tests and tools left in this folder
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible build src/*.egg-info

@@ -1,0 +1,57 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE)
+"""Documentation of the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: swiftdeploy_status
+short_description: Show and record how a host's stack does now
+version_added: "0.1.0"
+description:
+  - Looks at the stack, measures every running slot, and asks the policy engine what it would say.
+  - With C(until) and C(delay) on the task every retry is a refresh; samples of earlier refreshes are kept, so that
+    figures cover about C(canary.window_seconds).
+options:
+  manifest: {description: The loaded manifest., type: dict, required: true}
+  context: {description: Who runs this, from C(swiftdeploy_context)., type: dict, required: true}
+  stack: {description: The options of C(swiftdeploy_stack)., type: dict, required: true}
+  environment: {description: Environment whose thresholds hold., type: str, required: true}
+  probes:
+    description: How many requests of our own to send at a refresh, so that a quiet service has evidence; 0 sends none.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    description: Changes nothing; in check mode the refresh is not recorded.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+"""
+
+EXAMPLES = r"""
+- name: Show the status every 5 s
+  swiftdeploy_status:
+    manifest: "{{ manifest_config }}"
+    context: "{{ context_run }}"
+    stack: "{{ status_stack }}"
+    environment: production
+  register: status_shown
+  until: status_once
+  retries: 1000000
+  delay: 5
+"""
+
+RETURN = r"""
+status:
+  description: C(observed) of C(swiftdeploy_stack), C(evidence) of each slot, C(policy) of each domain.
+  returned: success
+  type: dict
+"""

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Every test: style, unit, and the real programs in both runtimes. Run by `make test`.
+# Ends with one line that counts all tests; a skipped test is a failure, since everything needed is set up here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+started=$(date +%s)
+
+tests/engine/up.sh
+tests/lint.sh
+
+echo "== tests"
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+status=0
+python -m pytest tests/unit -q -n 2 --dist loadfile --junitxml "$report.unit" || status=1
+python -m pytest tests/integration tests/fault -q --junitxml "$report.integration" || status=1
+python tests/support/count.py "$report.unit" "$report.integration" || status=1
+rm -f "$report.unit" "$report.integration"
+echo "make test took $(($(date +%s) - started)) s"
+exit "$status"
