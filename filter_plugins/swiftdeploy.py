@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import release, rendering
+    from swiftdeploy import launch, release, rendering
+    from swiftdeploy_target import state
 except ImportError as error:  # pragma: no cover
     raise AnsibleFilterError(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
         "or `pip install -r requirements.txt` in the repository"
     ) from error
+
 
 
 def sd_policy_files(folder: str) -> list[dict[str, str]]:
@@ -38,6 +41,19 @@ def sd_policy_files(folder: str) -> list[dict[str, str]]:
 def sd_below(files: list[dict[str, str]], folder: str) -> list[dict[str, str]]:
     """The same files below ``folder``."""
     return [{**entry, "path": f"{folder}/{entry['path']}"} for entry in files]
+
+
+def sd_program_files(wanted: dict[str, Any], program: str, stack_dir: str, supervisord: str) -> list[dict[str, str]]:
+    """All files that the process runtime needs to start ``program`` with ``wanted`` {"argv", "cwd", "env"}."""
+    described = json.dumps({**wanted, "mark": stack_dir}, indent=2, sort_keys=True, default=str) + "\n"
+    empty = [f"{folder}/.keep" for folder in ("run", "logs", "tmp", f"slots/{program}")]
+    return [
+        {"path": "launch.py", "content": Path(launch.__file__).read_text(encoding="utf-8"), "mode": "0644"},
+        {"path": "supervisord.conf", "content": supervisord, "mode": "0644"},
+        # It may hold secrets.
+        {"path": f"programs/{program}.json", "content": described, "mode": "0600"},
+        *({"path": path, "content": "", "mode": "0644"} for path in empty),
+    ]
 
 
 def sd_env_file_pair(pair: tuple[str, str]) -> str:
@@ -104,9 +120,11 @@ class FilterModule:
             "sd_release": release.make_release,
             "sd_same_code": release.same_code,
             "sd_environment": release.environment_of,
+            "sd_last_good": state.last_good,
             "sd_plan": release.plan,
             "sd_policy_files": sd_policy_files,
             "sd_below": sd_below,
+            "sd_program_files": sd_program_files,
             "sd_env_file_pair": sd_env_file_pair,
             "sd_secrets": sd_secrets,
             "sd_chaos_body": sd_chaos_body,

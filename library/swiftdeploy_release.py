@@ -24,6 +24,11 @@ options:
     description: The slot to forget, with O(state=empty).
     type: str
     choices: [blue, green]
+  leaves:
+    description: With O(state=live), what becomes of the release that was live before.
+    type: str
+    choices: [replaced, rolled_back]
+    default: replaced
   state:
     description: What happened.
     type: str
@@ -68,7 +73,7 @@ from ansible.module_utils.swiftdeploy_target import routing, state
 def advance(current: Dict[str, Any], params: Dict[str, Any]) -> Dict[str, Any]:
     """The state after what ``params`` says happened. Pure."""
     if params["state"] == "live":
-        return state.commit(current, {**params["release"], "outcome": "live"}, params["stack"]["runtime"])
+        return state.commit(current, params["release"], params["stack"]["runtime"], params["leaves"])
     if params["state"] == "starting":
         release = {**params["release"], "outcome": "starting"}
         slots = {**current["slots"], release["slot"]: release}
@@ -82,6 +87,7 @@ def main() -> None:
         argument_spec={
             "stack": {"type": "dict", "required": True},
             "release": {"type": "dict"},
+            "leaves": {"type": "str", "choices": ["replaced", "rolled_back"], "default": "replaced"},
             "slot": {"type": "str", "choices": list(state.SLOTS)},
             "state": {"type": "str", "required": True, "choices": ["starting", "live", "empty"]},
         },

@@ -7,7 +7,6 @@ Shape (schema 1)::
      "canary": {"slot": "green", "weight": 10} | null,   # a second slot that shares it
      "slots": {"blue": RELEASE | null, "green": RELEASE | null},
      "last_stable": RELEASE | null,           # the last release that had all traffic in stable mode
-     "previous": RELEASE | null,              # the release that was live before the present one
      "releases": [RELEASE, ...]}              # the last KEPT_RELEASES that went live, oldest first
 
     RELEASE = {"id", "version", "image", "mode", "spec", "spec_hash", "slot", "time", "outcome"}
@@ -46,7 +45,6 @@ def empty(service: str) -> State:
         "canary": None,
         "slots": dict.fromkeys(SLOTS),
         "last_stable": None,
-        "previous": None,
         "releases": [],
     }
 
@@ -80,22 +78,38 @@ def other(slot: Optional[str]) -> str:
     return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
 
 
-def commit(state: State, release: Release, runtime: str) -> State:
-    """The state after ``release`` got all traffic in its slot. Pure: the argument is not changed."""
-    slot = release["slot"]
-    kept: List[Release] = [entry for entry in state["releases"] if entry["id"] != release["id"]]
-    before = state["slots"].get(state["live"]) if state["live"] else None
-    changed_release = before is not None and before["id"] != release["id"]
+def commit(state: State, release: Release, runtime: str, leaves: str = "replaced") -> State:
+    """The state after ``release`` got all traffic in its slot. Pure: the argument is not changed.
+
+    ``leaves`` is what becomes of the release that was live: "replaced", or "rolled_back", which keeps it from
+    ever being called good again.
+    """
+    live = {**release, "outcome": "live"}
+    slots = {**state["slots"], release["slot"]: live}
+    left = state["slots"].get(state["live"]) if state["live"] else None
+    kept = [
+        {**entry, "outcome": leaves} if left is not None and entry["id"] == left["id"] else entry
+        for entry in state["releases"]
+        if entry["id"] != live["id"]
+    ]
     return {
         **state,
         "runtime": runtime,
-        "live": slot,
+        "live": release["slot"],
         "canary": None,
-        "slots": {**state["slots"], slot: release},
-        "previous": before if changed_release else state["previous"],
-        "last_stable": release if release["mode"] == "stable" else state["last_stable"],
-        "releases": ([*kept, release])[-KEPT_RELEASES:],
+        "slots": slots,
+        "last_stable": live if live["mode"] == "stable" else state["last_stable"],
+        "releases": [*kept, live][-KEPT_RELEASES:],
     }
+
+
+def last_good(state: State) -> Optional[Release]:
+    """The release that a rollback goes to: the last one that differs from the live one and was not rolled back."""
+    live = state["slots"].get(state["live"]) if state["live"] else None
+    bad = {entry["spec_hash"] for entry in state["releases"] if entry["outcome"] == "rolled_back"}
+    if live is not None:
+        bad.add(live["spec_hash"])
+    return next((entry for entry in reversed(state["releases"]) if entry["spec_hash"] not in bad), None)
 
 
 def reconcile(state: State, served: Optional[str]) -> State:

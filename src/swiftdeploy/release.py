@@ -55,11 +55,9 @@ def make_release(spec: Mapping[str, Any], slot: str, time: str) -> dict[str, Any
     }
 
 
-def same_code(one: Mapping[str, Any] | None, two: Mapping[str, Any] | None) -> bool:
-    """Whether two releases differ in nothing but their mode: same version, same bytes, same settings."""
-    if one is None or two is None:
-        return False
-    return _without_mode(one["spec"]) == _without_mode(two["spec"])
+def same_code(release: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> bool:
+    """Whether ``release`` differs from ``spec`` in nothing but the mode: same version, same bytes, same settings."""
+    return release is not None and _without_mode(release["spec"]) == _without_mode(spec)
 
 
 def _without_mode(spec: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Start the program that a JSON file describes: ``launch.py FILE``.
+"""Shipped to the hosts of the process runtime. Start the program that a JSON file describes: ``launch.py FILE``.
 
 FILE holds {"argv": [...], "env": {...}, "cwd": ..., "mark": ...}. Names, values and secrets of a manifest stay
 data this way; they never pass through supervisord's own configuration language or a shell.
@@ -9,7 +9,7 @@ import os
 import sys
 
 
-def main():
+def main() -> None:
     """Replace this process by the program."""
     with open(sys.argv[1], encoding="utf-8") as stream:
         wanted = json.load(stream)
@@ -19,4 +19,5 @@ def main():
     os.execvpe(wanted["argv"][0], wanted["argv"], environment)
 
 
-main()
+if __name__ == "__main__":
+    main()
