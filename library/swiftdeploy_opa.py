@@ -1,0 +1,168 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE)
+"""Ask OPA for decisions."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: swiftdeploy_opa
+short_description: Ask OPA for one or several decisions
+version_added: "0.1.0"
+description:
+  - Asks the Open Policy Agent that runs on the host for the decision of one or several policy domains.
+    C(POST /v1/data/swiftdeploy/DOMAIN/decision).
+  - The module never fails because of the answer. Whatever OPA does, each domain gets an outcome under
+    RV(decisions), and the task that follows acts on it.
+  - Only an answer that is exactly a well-formed decision to allow has the outcome V(allowed). An answer
+    that is anything else than a well-formed decision has the outcome V(unavailable).
+  - The question leaves the host neither through a proxy nor along a redirect.
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same decisions.
+    support: full
+  diff_mode:
+    description: Returns what changed or would change in diff mode.
+    support: N/A
+    details:
+      - Nothing is ever changed.
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+options:
+  url:
+    description: Where OPA listens, as C(http://HOST:PORT).
+    type: str
+    default: http://127.0.0.1:8181
+  queries:
+    description: What to ask, in this order. A domain can be asked once.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      domain:
+        description: The policy domain, the last part of its package's name.
+        type: str
+        required: true
+      input:
+        description:
+          - The policy's input.
+          - Numbers that JSON does not know (NaN, infinity) are sent as V(null), which no policy passes.
+        type: dict
+        required: true
+  timeout:
+    description:
+      - Seconds that one question may take in all, from name resolution to the last byte of the answer.
+    type: float
+    default: 3
+seealso:
+  - module: swiftdeploy_host_facts
+  - name: The policies
+    description: What is asked and what is answered.
+    link: https://www.openpolicyagent.org/docs/latest/rest-api/#data-api
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+"""
+
+EXAMPLES = r"""
+- name: Ask whether the host may take a deploy
+  swiftdeploy_opa:
+    url: http://127.0.0.1:8181
+    timeout: 3
+    queries:
+      - domain: infrastructure
+        input:
+          environment: production
+          action: deploy
+          facts: "{{ host_facts.facts }}"
+  register: gate
+
+- name: Stop unless it may
+  ansible.builtin.fail:
+    msg: "{{ gate.decisions.infrastructure.reasons | join('; ') }}"
+  when: gate.decisions.infrastructure.outcome != 'allowed'
+"""
+
+RETURN = r"""
+decisions:
+  description: One entry for each domain that was asked, by the domain's name.
+  returned: always
+  type: dict
+  contains:
+    outcome:
+      description:
+        - V(allowed), V(denied), V(insufficient) (too little evidence for a verdict) or V(unavailable) (no decision).
+      type: str
+      sample: denied
+    allow:
+      description: V(true) with outcome V(allowed) only.
+      type: bool
+      sample: false
+    reasons:
+      description: >-
+        Sentences why not. Empty with outcome V(allowed). With V(unavailable) one sentence on what went wrong,
+        where, and what to do.
+      type: list
+      elements: str
+      sample: ["P99 latency is 620 ms, maximum is 500 ms"]
+    checked:
+      description: The figures that the policy judged.
+      type: dict
+      sample: {"p99_latency_ms": 620, "error_rate": 0.0}
+    thresholds:
+      description: >-
+        The thresholds they were held against, the environment asked for (C(environment)), and the entry of the
+        threshold data they come from (C(source)).
+      type: dict
+      sample: {"p99_latency_ms": {"max": 500}, "environment": "production", "source": "default"}
+    decision_id:
+      description: OPA's own identifier of the decision. V(null) where OPA keeps no decision log.
+      type: str
+      sample: 4ca636c1-55e4-417a-b1d8-4aceb67960d1
+    cause:
+      description:
+        - Why no decision came back, V(null) where one did. One of V(refused), V(timeout), V(http_status), V(not_json),
+          V(undefined), V(malformed), V(too_large), V(connection).
+      type: str
+      sample: null
+    detail:
+      description: The cause in words, V(null) where a decision came back.
+      type: str
+      sample: null
+    duration_ms:
+      description: How long the question took, in milliseconds.
+      type: float
+      sample: 2.4
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, parse_url
+
+
+def main() -> None:
+    """Run the module."""
+    query = {
+        "domain": {"type": "str", "required": True},
+        "input": {"type": "dict", "required": True},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "default": "http://127.0.0.1:8181"},
+            "queries": {"type": "list", "elements": "dict", "required": True, "options": query},
+            "timeout": {"type": "float", "default": 3.0},
+        },
+        supports_check_mode=True,
+    )
+    url, queries, timeout = (module.params[name] for name in ("url", "queries", "timeout"))
+    try:
+        parse_url(url)
+        check_timeout(timeout)
+        check_domains([query["domain"] for query in queries])
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    decisions = {query["domain"]: ask(url, query["domain"], query["input"], timeout) for query in queries}
+    module.exit_json(changed=False, decisions=decisions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,423 @@
+"""Asking OPA for decisions, and telling a decision from anything else that may come back.
+
+Three parts: post() carries one question over HTTP within a time that is bounded as a whole, classify()
+is a pure function from an HTTP answer to an outcome, ask() puts both together and never raises because
+of what OPA did. Only an answer that is exactly a well-formed decision to allow becomes ``allowed``.
+
+An outcome is a dict:
+``{"outcome": "allowed" | "denied" | "insufficient" | "unavailable", "allow": bool, "reasons": [str],
+"checked": {figure: value}, "thresholds": {figure: {"min" | "max": number}, "environment": str},
+"decision_id": str | None, "cause": str | None, "detail": str | None, "duration_ms": float}``.
+Cause and detail are None unless the outcome is unavailable; cause is one of CAUSES.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import math
+import queue
+import re
+import socket
+import threading
+import time
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from urllib.parse import urlsplit
+
+CAUSES = (
+    "refused",
+    "timeout",
+    "http_status",
+    "not_json",
+    "undefined",
+    "malformed",
+    "too_large",
+    "connection",
+)
+
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+_CHUNK_BYTES = 64 * 1024
+_MAX_TIMEOUT_SECONDS = 3600.0
+
+_DOMAIN = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+class Answer(NamedTuple):
+    """One HTTP answer, body read to its end."""
+
+    status: int
+    body: bytes
+
+
+class UnavailableError(Exception):
+    """No decision came back. cause is one of CAUSES; detail completes the sentence "OPA at URL ..."."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.detail = detail
+
+
+def parse_url(url: str) -> Tuple[str, int]:
+    """Host and port of OPA's base URL. Raises ValueError with what is allowed."""
+    allowed = "it must be http://HOST:PORT with nothing after the port"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"url is '{url}': {error}; {allowed}") from None
+    extra = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None
+    if parts.scheme != "http" or not parts.hostname or extra:
+        raise ValueError(f"url is '{url}'; {allowed}")
+    return parts.hostname, 80 if port is None else port
+
+
+def check_timeout(timeout: float) -> None:
+    """Raise ValueError unless timeout (seconds) is a usable bound."""
+    if not 0 < timeout <= _MAX_TIMEOUT_SECONDS:
+        raise ValueError(f"timeout is {timeout:g}; it must be more than 0 and at most {_MAX_TIMEOUT_SECONDS:g} seconds")
+
+
+def check_domains(domains: List[str]) -> None:
+    """Raise ValueError where a domain cannot be a package's name or is asked twice."""
+    for domain in domains:
+        if not _DOMAIN.match(domain):
+            raise ValueError(f"domain is '{domain}'; it must be a policy package's name such as infrastructure")
+    twice = sorted({domain for domain in domains if domains.count(domain) > 1})
+    if twice:
+        raise ValueError("domain {} is asked twice; ask it in a task of its own".format(", ".join(twice)))
+
+
+def finite(value: Any) -> Any:
+    """The value with every number that JSON does not know (NaN, infinity) replaced by None.
+
+    The policies treat None as not measured, so such a figure is never a pass.
+    """
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def ask(url: str, domain: str, question: Dict[str, Any], timeout: float) -> Dict[str, Any]:
+    """Ask OPA for one domain's decision on the question (the policy's input); see the module for the result.
+
+    timeout bounds the whole exchange in seconds. Raises ValueError for arguments that cannot be used.
+    """
+    host, port = parse_url(url)
+    check_timeout(timeout)
+    check_domains([domain])
+    body = json.dumps({"input": finite(question)}, allow_nan=False).encode("ascii")
+    started = time.monotonic()
+    try:
+        answer = post(host, port, f"/v1/data/swiftdeploy/{domain}/decision", body, timeout)
+        decision = classify(domain, answer.status, answer.body)
+    except UnavailableError as problem:
+        decision = unavailable(url, problem)
+    decision["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
+    return decision
+
+
+def unavailable(url: str, problem: UnavailableError) -> Dict[str, Any]:
+    """The outcome of a question that got no decision, with one sentence on what, where and what to do."""
+    return {
+        "outcome": "unavailable",
+        "allow": False,
+        "reasons": ["OPA at {} {}".format(url.rstrip("/"), problem.detail)],
+        "checked": {},
+        "thresholds": {},
+        "decision_id": None,
+        "cause": problem.cause,
+        "detail": problem.detail,
+    }
+
+
+# --- what an answer means -------------------------------------------------------------------------
+
+
+def classify(domain: str, status: int, body: bytes) -> Dict[str, Any]:
+    """The outcome of one HTTP answer (without duration_ms). Raises UnavailableError for all but a decision."""
+    if status != 200:
+        _raise_status(domain, status, body)
+    document = _parse(body)
+    if not isinstance(document, dict):
+        _raise_malformed(domain, f"the answer is {_shown(document)}, not an object")
+    if "result" not in document:
+        raise UnavailableError("undefined", f"has no decision for domain {domain} (are the policies loaded?)")
+    decision = document["result"]
+    fault = _fault(domain, decision)
+    if fault is not None:
+        _raise_malformed(domain, fault)
+    decision_id = document.get("decision_id")
+    return {
+        "outcome": _outcome(decision),
+        "allow": decision["allow"],
+        "reasons": [_printable(reason) for reason in decision["reasons"]],
+        "checked": decision["checked"],
+        "thresholds": decision["thresholds"],
+        "decision_id": decision_id if isinstance(decision_id, str) else None,
+        "cause": None,
+        "detail": None,
+    }
+
+
+def _outcome(decision: Dict[str, Any]) -> str:
+    if decision["allow"]:
+        return "allowed"
+    return "insufficient" if decision["insufficient"] else "denied"
+
+
+def _fault(domain: str, decision: Any) -> Optional[str]:
+    """What is wrong with the shape of a decision, None where nothing is."""
+    if not isinstance(decision, dict):
+        return f"the result is {_shown(decision)}, not an object"
+    for key, kind, words in (
+        ("allow", bool, "true or false"),
+        ("insufficient", bool, "true or false"),
+        ("reasons", list, "a list"),
+        ("domain", str, "a string"),
+        ("checked", dict, "an object"),
+        ("thresholds", dict, "an object"),
+    ):
+        if key not in decision:
+            return f"it has no '{key}'"
+        if not isinstance(decision[key], kind):
+            return f"'{key}' is {_shown(decision[key])}, not {words}"
+    return _contradiction(domain, decision)
+
+
+def _contradiction(domain: str, decision: Dict[str, Any]) -> Optional[str]:
+    """What in a decision of the right types contradicts itself or the question."""
+    reasons = decision["reasons"]
+    for reason in reasons:
+        if not isinstance(reason, str) or not _printable(reason):
+            return f"'reasons' holds {_shown(reason)}, not a sentence"
+    if decision["domain"] != domain:
+        return "it is about domain {}".format(_shown(decision["domain"]))
+    if decision["allow"] and decision["insufficient"]:
+        return "it allows and calls the evidence insufficient"
+    if decision["allow"] and reasons:
+        return f"it allows and gives a reason against: {_shown(reasons[0])}"
+    if not decision["allow"] and not reasons:
+        return "it denies without a reason"
+    return None
+
+
+def _raise_malformed(domain: str, fault: str) -> NoReturn:
+    raise UnavailableError(
+        "malformed",
+        f"gave a malformed answer for domain {domain}: {fault} (check the policy: opa test policies/)",
+    )
+
+
+def _raise_status(domain: str, status: int, body: bytes) -> NoReturn:
+    if status == 400 and b"https" in body.lower():
+        raise UnavailableError(
+            "connection", "expects TLS where plain HTTP was spoken (does another program listen there?)"
+        )
+    if status in (401, 403):
+        hint = "its authorisation does not know this question: are the policies on the host up to date?"
+    elif 300 <= status < 400:
+        hint = "OPA never redirects: does another program listen there?"
+    else:
+        hint = "its log says more"
+    said = _error_message(body)
+    raise UnavailableError(
+        "http_status",
+        "answered the question for domain {} with HTTP {}{} ({})".format(
+            domain, status, ": " + said if said else "", hint
+        ),
+    )
+
+
+def _error_message(body: bytes) -> str:
+    """The message of one of OPA's own error answers, else the beginning of the body."""
+    with contextlib.suppress(ValueError, RecursionError):
+        document = json.loads(body)
+        if isinstance(document, dict) and isinstance(document.get("message"), str):
+            return _one_line(document["message"])
+    return _one_line(body[:1000].decode("utf-8", "replace"))
+
+
+def _parse(body: bytes) -> Any:
+    """The JSON document of an answer, free of what other readers of it could stumble over."""
+    if not body.strip():
+        raise UnavailableError("not_json", "gave an empty answer (does another program listen there?)")
+    try:
+        document = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_twins)
+    except _TwiceError as error:
+        raise UnavailableError("malformed", f"gave an answer with the key '{error}' twice") from None
+    except (ValueError, RecursionError):
+        raise UnavailableError(
+            "not_json",
+            "answered with something that is not JSON: {} (does another program listen there?)".format(
+                _one_line(body[:200].decode("utf-8", "replace"))
+            ),
+        ) from None
+    oddity = _oddity(document)
+    if oddity is not None:
+        raise UnavailableError("malformed", f"gave an answer with {oddity}")
+    return document
+
+
+class _TwiceError(ValueError):
+    """A key given twice: which of the two counts would be anybody's guess."""
+
+
+def _no_twins(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found: Dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(_one_line(key))
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _oddity(document: Any) -> Optional[str]:
+    """What in a parsed document could not be handed on: nesting, numbers or text out of range."""
+    waiting: List[Tuple[Any, int]] = [(document, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            return f"more than {MAX_DEPTH} levels of nesting"
+        if isinstance(value, dict):
+            waiting.extend((item, depth + 1) for item in value)
+            waiting.extend((item, depth + 1) for item in value.values())
+        elif isinstance(value, list):
+            waiting.extend((item, depth + 1) for item in value)
+        elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "text that is not Unicode"
+        elif _out_of_range(value):
+            return "a number out of range"
+    return None
+
+
+def _out_of_range(value: Union[str, int, float, None]) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() > 1024
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    return _one_line(json.dumps(value))
+
+
+def _printable(text: str) -> str:
+    """Text of a stranger without what could act on a terminal or break the line."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _one_line(text: str) -> str:
+    line = _printable(text[:1000])
+    return line if len(line) <= 120 else line[:117] + "..."
+
+
+# --- transport ------------------------------------------------------------------------------------
+
+
+def post(host: str, port: int, path: str, body: bytes, timeout: float) -> Answer:
+    """POST JSON and read the answer; at most timeout seconds in all. Raises UnavailableError.
+
+    Uses neither proxies nor redirects. A socket's own timeout bounds single reads only, and name
+    resolution not at all: so the exchange runs in a thread, which is cut off when the time is over.
+    """
+    exchange = _Exchange(host, port, path, body, timeout)
+    worker = threading.Thread(target=exchange.run, name="opa-exchange", daemon=True)
+    worker.start()
+    try:
+        outcome = exchange.outcome.get(timeout=timeout)
+    except queue.Empty:
+        exchange.cut()
+        outcome = socket.timeout()
+    if isinstance(outcome, Answer):
+        return outcome
+    raise _explain(outcome, timeout)
+
+
+class _Exchange:
+    """One request and its answer, or the exception that ended it, put into the queue ``outcome``."""
+
+    def __init__(self, host: str, port: int, path: str, body: bytes, timeout: float) -> None:
+        self.outcome: queue.Queue[Union[Answer, Exception]] = queue.Queue()
+        self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        self._path = path
+        self._body = body
+        self._socket: Optional[socket.socket] = None
+
+    def run(self) -> None:
+        try:
+            self.outcome.put(self._exchange())
+        except Exception as error:  # noqa: BLE001  handed over to the thread that asked, which explains it
+            self.outcome.put(error)
+
+    def cut(self) -> None:
+        """End a running exchange: wakes the thread out of any read or write."""
+        connected = self._socket
+        if connected is not None:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+    def _exchange(self) -> Answer:
+        connection = self._connection
+        with contextlib.closing(connection):
+            connection.connect()
+            self._socket = connection.sock
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request("POST", self._path, self._body, headers)
+            response = connection.getresponse()
+            with contextlib.closing(response):
+                return Answer(response.status, _read(response))
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    parts: List[bytes] = []
+    size = 0
+    while True:
+        part = response.read(_CHUNK_BYTES)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise UnavailableError(
+                "too_large",
+                f"gave an answer of more than {MAX_ANSWER_BYTES} bytes (does another program listen there?)",
+            )
+    # A read with a size takes an early end for the end; what is still owed tells the difference.
+    if response.length:
+        raise http.client.IncompleteRead(b"", response.length)
+    return b"".join(parts)
+
+
+def _explain(error: Exception, timeout: float) -> UnavailableError:
+    """The exception of an exchange as cause and words."""
+    if isinstance(error, UnavailableError):
+        return error
+    # socket.timeout is an alias of TimeoutError only from Python 3.10 on.
+    if isinstance(error, (socket.timeout, TimeoutError)):
+        return UnavailableError(
+            "timeout", f"gave no answer within {timeout:g} s (is it overloaded, stopped or hanging?)"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return UnavailableError("refused", "refused the connection (is it running?)")
+    return UnavailableError("connection", _broken(error))
+
+
+def _broken(error: Exception) -> str:
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return "cannot be found: the host's name does not resolve (check the address)"
+    if isinstance(error, (ConnectionError, http.client.IncompleteRead)):
+        return "closed the connection before its answer was complete (did it crash? does it expect TLS?)"
+    if isinstance(error, http.client.HTTPException):
+        return "answered with something that is not HTTP (does another program or TLS listen there?)"
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"cannot be reached: {_one_line(str(words))} (check the address and the host's firewall)"

@@ -1,0 +1,612 @@
+"""Asking a real OPA, and everything that can stand in its place and not give a decision."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swiftdeploy_target.opa import MAX_ANSWER_BYTES, ask
+
+ROOT = Path(__file__).resolve().parents[2]
+POLICIES = ROOT / "policies"
+SECONDS = 20.0  # for what answers; the machine may be busy
+SHORT = 0.5  # for what never does
+
+GOOD_FACTS = {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 60}
+GOOD_EVIDENCE = {
+    "slot": "green",
+    "status": "measured",
+    "window_seconds": 30.0,
+    "requests": 412,
+    "error_rate": 0.0,
+    "p99_latency_ms": 12.5,
+    "proxy_requests": 412,
+    "proxy_error_rate": 0.0,
+    "proxy_p99_latency_ms": 14.0,
+}
+ALLOW = {
+    "result": {
+        "allow": True,
+        "insufficient": False,
+        "reasons": [],
+        "domain": "canary",
+        "checked": {},
+        "thresholds": {},
+    }
+}
+
+
+@pytest.fixture(scope="session")
+def opa_binary() -> str:
+    named = os.environ.get("SWIFTDEPLOY_TEST_OPA")
+    places = [Path(named)] if named else []
+    on_path = shutil.which("opa")
+    places += [Path(on_path)] if on_path else []
+    places += [*sorted((ROOT / ".cache" / "parts").glob("opa*")), Path("/tmp/opabin/opa")]
+    for place in places:
+        if place.is_file() and os.access(place, os.X_OK):
+            return str(place)
+    pytest.fail("no OPA binary: put opa on the PATH or its path into SWIFTDEPLOY_TEST_OPA")
+
+
+# --- the real OPA ---------------------------------------------------------------------------------
+
+
+class Opa:
+    """A running OPA server: where it listens and its process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def pause(self) -> None:
+        """Stop its threads. Its port still takes connections, as a machine that is stuck does."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def running_opa(binary: str, tree: Path, *options: str, health: bool = True) -> Iterator[Opa]:
+    port = free_port()
+    command = [binary, "run", "--server", f"--addr=127.0.0.1:{port}", "--authorization=basic", "--log-level=error"]
+    command += ["--skip-version-check", "--set=decision_logs.console=true", *options, str(tree)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    opa = Opa(process, port)
+    try:
+        until = time.monotonic() + 30
+        while not listens(port) or (health and opa.request("GET", "/health")[0] != 200):
+            assert process.poll() is None, "OPA ended while starting"
+            assert time.monotonic() < until, "OPA is not ready after 30 s"
+            time.sleep(0.02)
+        yield opa
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def opa(opa_binary: str) -> Iterator[Opa]:
+    with running_opa(opa_binary, POLICIES) as server:
+        yield server
+
+
+def infrastructure(opa: Opa, **facts: object) -> dict[str, Any]:
+    return ask(opa.url, "infrastructure", {"environment": "production", "facts": {**GOOD_FACTS, **facts}}, SECONDS)
+
+
+def canary(opa: Opa, **evidence: object) -> dict[str, Any]:
+    question = {"environment": "production", "evidence": {**GOOD_EVIDENCE, **evidence}, "min_requests": 20}
+    return ask(opa.url, "canary", question, SECONDS)
+
+
+def test_allowed(opa: Opa) -> None:
+    decision = infrastructure(opa)
+    assert decision["outcome"] == "allowed"
+    assert decision["allow"] is True
+    assert decision["reasons"] == []
+    assert decision["checked"] == GOOD_FACTS
+    assert decision["thresholds"]["environment"] == "production"
+    assert len(decision["decision_id"]) == 36
+    assert decision["cause"] is None
+    assert decision["duration_ms"] > 0
+    assert canary(opa)["outcome"] == "allowed"
+
+
+def test_denied(opa: Opa) -> None:
+    decision = canary(opa, p99_latency_ms=620, error_rate=0.487)
+    assert decision["outcome"] == "denied"
+    assert decision["allow"] is False
+    assert decision["reasons"] == [
+        "P99 latency is 620 ms, maximum is 500 ms",
+        "error rate is 48.70 %, maximum is 1.00 %",
+    ]
+    assert infrastructure(opa, disk_free_gb=4.2)["reasons"] == ["disk has 4.2 GB free, minimum is 10 GB"]
+
+
+def test_insufficient(opa: Opa) -> None:
+    decision = canary(opa, requests=12)
+    assert decision["outcome"] == "insufficient"
+    assert decision["allow"] is False
+    assert decision["reasons"] == ["12 requests in 30 s, at least 20 are needed"]
+
+
+def test_a_figure_that_is_not_a_number_is_no_pass(opa: Opa) -> None:
+    assert infrastructure(opa, cpu_load_1m=float("nan"))["reasons"] == ["cpu_load_1m was not measured (it is null)"]
+    assert canary(opa, p99_latency_ms=float("inf"))["outcome"] == "insufficient"
+
+
+@pytest.mark.parametrize("domain", ["change", "lib", "authz"])
+def test_a_domain_that_opa_does_not_know_gets_no_decision(opa: Opa, domain: str) -> None:
+    decision = ask(opa.url, domain, {}, SECONDS)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "http_status")
+    assert "HTTP 401" in decision["reasons"][0]
+
+
+def test_an_undefined_decision(opa_binary: str, tmp_path: Path) -> None:
+    shutil.copytree(POLICIES / "authz", tmp_path / "authz")
+    with running_opa(opa_binary, tmp_path) as server:
+        decision = canary(server)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "undefined")
+    assert decision["reasons"] == [f"OPA at {server.url} has no decision for domain canary (are the policies loaded?)"]
+
+
+def test_a_policy_that_fails_while_it_is_evaluated(opa_binary: str, tmp_path: Path) -> None:
+    shutil.copytree(POLICIES / "authz", tmp_path / "authz")
+    (tmp_path / "canary.rego").write_text(
+        "package swiftdeploy.canary\n\ndecision := 1 if input.evidence\n\ndecision := 2 if input.evidence\n"
+    )
+    with running_opa(opa_binary, tmp_path) as server:
+        decision = canary(server)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "http_status")
+    assert "HTTP 500" in decision["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/data", None),
+        ("GET", "/v1/data/thresholds", None),
+        ("POST", "/v1/data/thresholds", "{}"),
+        ("GET", "/v1/data/swiftdeploy/canary/decision", None),
+        ("POST", "/v1/data/swiftdeploy/canary", "{}"),
+        ("POST", "/v1/data/swiftdeploy/canary/decision?explain=full", "{}"),
+        ("POST", "/v0/data/swiftdeploy/canary/decision", "{}"),
+        ("PUT", "/v1/data/thresholds", "{}"),
+        ("PATCH", "/v1/data/thresholds", "[]"),
+        ("DELETE", "/v1/data/thresholds", None),
+        ("GET", "/v1/policies", None),
+        ("PUT", "/v1/policies/mine", "package mine"),
+        ("DELETE", "/v1/policies/authz/authz.rego", None),
+        ("POST", "/v1/compile", "{}"),
+        ("POST", "/v1/query", '{"query": "data"}'),
+        ("GET", "/v1/query?q=data", None),
+        ("GET", "/v1/config", None),
+        ("GET", "/v1/status", None),
+        ("GET", "/metrics", None),
+        ("POST", "/", "{}"),
+        ("GET", "/", None),
+    ],
+)
+def test_nothing_but_decisions_and_health_is_answered(opa: Opa, method: str, path: str, body: str | None) -> None:
+    status, text = opa.request(method, path, body)
+    assert status == 401
+    assert "rejected by administrative policy" in text
+    assert opa.request("GET", "/health")[0] == 200
+    assert infrastructure(opa, disk_free_gb=4.2)["outcome"] == "denied"
+
+
+def test_opa_paused_gives_a_timeout_and_killed_a_refusal(opa_binary: str) -> None:
+    with running_opa(opa_binary, POLICIES) as server:
+        assert infrastructure(server)["outcome"] == "allowed"
+        server.pause()
+        decision = ask(server.url, "infrastructure", {}, SHORT)
+        assert (decision["outcome"], decision["cause"]) == ("unavailable", "timeout")
+        assert "no answer within 0.5 s" in decision["reasons"][0]
+        server.process.kill()
+        server.process.wait()
+        decision = infrastructure(server)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "refused")
+    assert decision["reasons"] == [f"OPA at {server.url} refused the connection (is it running?)"]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    chain, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-out", str(chain), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    return chain, key
+
+
+def test_opa_with_tls_where_http_is_expected(opa_binary: str, certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    options = (f"--tls-cert-file={chain}", f"--tls-private-key-file={key}")
+    with running_opa(opa_binary, POLICIES, *options, health=False) as server:
+        decision = infrastructure(server)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "connection")
+    assert "TLS" in decision["reasons"][0]
+
+
+# --- what else may listen there -------------------------------------------------------------------
+
+Handler = Callable[[socket.socket, threading.Event], None]
+
+
+class Impostor:
+    """A server on a port of its own that treats each connection as the handler says."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._over = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._over.is_set():
+                client.close()
+                return
+            self.connections += 1
+            with client, contextlib.suppress(OSError):
+                self._handler(client, self._over)
+
+    def stop(self) -> None:
+        self._over.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def impostor() -> Iterator[Callable[[Handler], Impostor]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(handler: Handler) -> Impostor:
+            server = Impostor(handler)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+def read_request(client: socket.socket) -> bytes:
+    """One whole request, so that closing afterwards does not reset the connection."""
+    text = b""
+    while b"\r\n\r\n" not in text:
+        text += client.recv(65536)
+    head, _, body = text.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:")[1].split()[0])
+    while len(body) < length:
+        body += client.recv(65536)
+    return head
+
+
+def http_answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+def answers(raw: bytes) -> Handler:
+    def handler(client: socket.socket, _: threading.Event) -> None:
+        read_request(client)
+        client.sendall(raw)
+
+    return handler
+
+
+def drips(raw: bytes, start: int) -> Handler:
+    """A good answer, byte by byte from ``start`` on: each byte is soon enough, all of them are far too late."""
+
+    def handler(client: socket.socket, over: threading.Event) -> None:
+        read_request(client)
+        client.sendall(raw[:start])
+        for place in range(start, len(raw)):
+            if over.wait(SHORT / 5):
+                return
+            client.sendall(raw[place : place + 1])
+
+    return handler
+
+
+def hangs(client: socket.socket, over: threading.Event) -> None:
+    over.wait()
+
+
+def reads_and_hangs(client: socket.socket, over: threading.Event) -> None:
+    read_request(client)
+    over.wait()
+
+
+def resets(client: socket.socket, _: threading.Event) -> None:
+    read_request(client)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def closes(client: socket.socket, _: threading.Event) -> None:
+    read_request(client)
+
+
+def never_ends(client: socket.socket, over: threading.Event) -> None:
+    read_request(client)
+    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while not over.is_set():
+        client.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+
+
+def says_hundred_forever(client: socket.socket, over: threading.Event) -> None:
+    read_request(client)
+    while not over.wait(0.01):
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+GOOD = http_answer(json.dumps(ALLOW).encode())
+HTML = b"<html><body><h1>Welcome to nginx!</h1></body></html>"
+
+
+def test_the_impostors_can_give_an_answer_that_is_taken(impostor: Callable[[Handler], Impostor]) -> None:
+    """The faults below differ from this answer by their fault alone."""
+    assert ask(impostor(answers(GOOD)).url, "canary", {}, SECONDS)["outcome"] == "allowed"
+
+
+@pytest.mark.parametrize(
+    ("handler", "cause", "words"),
+    [
+        (answers(http_answer(b'{"code": "x", "message": "boom"}', "500 Oops")), "http_status", "HTTP 500: boom"),
+        (answers(http_answer(json.dumps(ALLOW).encode(), "500 Oops")), "http_status", "HTTP 500"),
+        (answers(http_answer(HTML)), "not_json", "not JSON: <html>"),
+        (answers(http_answer(HTML, "404 Not Found")), "http_status", "HTTP 404: <html>"),
+        (answers(http_answer(b"")), "not_json", "an empty answer"),
+        (answers(b"HTTP/1.1 204 No Content\r\n\r\n"), "http_status", "HTTP 204"),
+        (answers(http_answer(b"{}")), "undefined", "no decision for domain canary"),
+        (answers(http_answer(b'{"result": {}}')), "malformed", "it has no 'allow'"),
+        (answers(http_answer(b'{"result": true}')), "malformed", "the result is true"),
+        (answers(http_answer(json.dumps(ALLOW).replace("true", '"true"').encode())), "malformed", "'allow' is"),
+        (answers(http_answer(b" " * MAX_ANSWER_BYTES + b"{}")), "too_large", f"more than {MAX_ANSWER_BYTES} bytes"),
+        (never_ends, "too_large", "more than"),
+        (resets, "connection", "closed the connection"),
+        (closes, "connection", "closed the connection"),
+        (answers(GOOD[:-1]), "connection", "closed the connection"),
+        (answers(b"SSH-2.0-OpenSSH_9.2\r\n"), "connection", "not HTTP"),
+        (answers(b"\x15\x03\x01\x00\x02\x02\x46"), "connection", "not HTTP"),
+        (answers(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n{}"), "connection", "not HTTP"),
+    ],
+)
+def test_what_is_no_decision_is_unavailable_with_its_cause(
+    impostor: Callable[[Handler], Impostor], handler: Handler, cause: str, words: str
+) -> None:
+    server = impostor(handler)
+    decision = ask(server.url, "canary", {}, SECONDS)
+    assert (decision["outcome"], decision["allow"], decision["cause"]) == ("unavailable", False, cause)
+    (reason,) = decision["reasons"]
+    assert reason.startswith(f"OPA at {server.url} ")
+    assert words in reason
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [hangs, reads_and_hangs, says_hundred_forever, drips(GOOD, 0), drips(GOOD, 30), drips(GOOD, GOOD.index(b"{"))],
+    ids=["hangs", "reads and hangs", "100 forever", "drips all", "drips headers", "drips the body"],
+)
+def test_the_timeout_bounds_the_whole_answer(impostor: Callable[[Handler], Impostor], handler: Handler) -> None:
+    decision = ask(impostor(handler).url, "canary", {}, SHORT)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "timeout")
+
+
+def test_the_timeout_bounds_sending(impostor: Callable[[Handler], Impostor]) -> None:
+    decision = ask(impostor(hangs).url, "canary", {"ballast": "x" * 20_000_000}, SHORT)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "timeout")
+
+
+def test_the_timeout_bounds_name_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def resolver(*_: object, **__: object) -> None:
+        over.wait()
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    decision = ask("http://opa.example:8181", "canary", {}, SHORT)
+    over.set()
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "timeout")
+
+
+def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolver(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    decision = ask("http://opa.example:8181", "canary", {}, SECONDS)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "connection")
+    assert "does not resolve" in decision["reasons"][0]
+
+
+def test_a_name_that_is_none() -> None:
+    decision = ask(f"http://{'x' * 70}.example:8181", "canary", {}, SECONDS)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "connection")
+
+
+def test_refused() -> None:
+    with socket.socket() as taken:  # bound, so that nobody else takes it, but not listening
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        decision = ask(url, "canary", {}, SECONDS)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "refused")
+    assert decision["reasons"] == [f"OPA at {url} refused the connection (is it running?)"]
+
+
+def test_a_tls_server_where_http_is_expected(
+    impostor: Callable[[Handler], Impostor], certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+
+    def handler(client: socket.socket, _: threading.Event) -> None:
+        with context.wrap_socket(client, server_side=True) as secured:
+            secured.recv(1)
+
+    decision = ask(impostor(handler).url, "canary", {}, SECONDS)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "connection")
+
+
+def test_redirects_are_not_followed(impostor: Callable[[Handler], Impostor]) -> None:
+    elsewhere = impostor(answers(GOOD))
+    here = impostor(answers(http_answer(b"", "307 Temporary Redirect", f"Location: {elsewhere.url}\r\n")))
+    decision = ask(here.url, "canary", {}, SECONDS)
+    assert (decision["outcome"], decision["cause"]) == ("unavailable", "http_status")
+    assert elsewhere.connections == 0
+
+
+def test_proxies_of_the_environment_are_not_used(
+    impostor: Callable[[Handler], Impostor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = impostor(answers(GOOD))
+    here = impostor(answers(http_answer(b"{}")))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert ask(here.url, "canary", {}, SECONDS)["cause"] == "undefined"
+    assert proxy.connections == 0
+
+
+# --- the modules, as Ansible runs them ------------------------------------------------------------
+
+
+def run_module(where: Path, name: str, arguments: dict[str, Any], *options: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and result of one module run by the real ``ansible`` command."""
+    command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--inventory", "localhost,"]
+    command += ["--connection", "local", "--extra-vars", json.dumps({"ansible_python_interpreter": sys.executable})]
+    command += ["--module-name", name, "--args", json.dumps(arguments), *options]
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+        "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.minimal",  # none of ours: nothing to record
+        "ANSIBLE_LOCAL_TEMP": str(where / "local"),
+        "ANSIBLE_REMOTE_TEMP": str(where / "remote"),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    start = done.stdout.find("=> ")
+    assert start >= 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout[start + 3 :])
+    return done.returncode, result
+
+
+@pytest.mark.parametrize("options", [(), ("--check", "--diff")], ids=["for real", "check mode"])
+def test_the_module_asks_several_domains_in_one_call(opa: Opa, tmp_path: Path, options: tuple[str, ...]) -> None:
+    queries = [
+        {"domain": "infrastructure", "input": {"environment": "production", "facts": GOOD_FACTS}},
+        {"domain": "canary", "input": {"evidence": GOOD_EVIDENCE | {"requests": 12}, "min_requests": 20}},
+        {"domain": "unknown", "input": {}},
+    ]
+    arguments = {"url": opa.url, "queries": queries, "timeout": SECONDS}
+    status, result = run_module(tmp_path, "swiftdeploy_opa", arguments, *options)
+    assert status == 0
+    assert result["changed"] is False
+    decisions = result["decisions"]
+    assert {domain: decision["outcome"] for domain, decision in decisions.items()} == {
+        "infrastructure": "allowed",
+        "canary": "insufficient",
+        "unknown": "unavailable",
+    }
+    for decision in decisions.values():
+        assert set(decision) == {
+            "outcome",
+            "allow",
+            "reasons",
+            "checked",
+            "thresholds",
+            "decision_id",
+            "cause",
+            "detail",
+            "duration_ms",
+        }
+
+
+def test_the_module_does_not_fail_where_opa_is_down(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        arguments = {"url": url, "queries": [{"domain": "canary", "input": {}}]}
+        status, result = run_module(tmp_path, "swiftdeploy_opa", arguments)
+    assert status == 0
+    assert result["decisions"]["canary"]["cause"] == "refused"
+
+
+def test_arguments_that_cannot_be_used_are_told_in_one_line(tmp_path: Path) -> None:
+    arguments = {"queries": [{"domain": "../../policies", "input": {}}]}
+    status, result = run_module(tmp_path, "swiftdeploy_opa", arguments)
+    assert status != 0
+    assert result["msg"] == "domain is '../../policies'; it must be a policy package's name such as infrastructure"
+
+
+def test_what_the_host_measures_is_what_the_policy_judges(opa: Opa, tmp_path: Path) -> None:
+    status, found = run_module(tmp_path, "swiftdeploy_host_facts", {"path": str(tmp_path / "not" / "there")}, "--check")
+    assert (status, found["changed"], found["problems"]) == (0, False, [])
+    assert found["facts"]["disk_path"] == str(tmp_path)
+    decision = ask(opa.url, "infrastructure", {"environment": "production", "facts": found["facts"]}, SECONDS)
+    assert decision["outcome"] in {"allowed", "denied"}  # as busy as the machine is
+    judged = ("disk_free_gb", "cpu_load_1m", "mem_free_percent")
+    assert decision["checked"] == {figure: found["facts"][figure] for figure in judged}
+    assert not any("not measured" in reason for reason in decision["reasons"])
+
+
+@pytest.mark.parametrize("name", ["swiftdeploy_opa", "swiftdeploy_host_facts"])
+def test_the_modules_are_documented(name: str) -> None:
+    command = [str(Path(sys.executable).with_name("ansible-doc")), "--type", "module", "--json", name]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    document = json.loads(done.stdout)[name]
+    assert document["doc"]["attributes"]["check_mode"]["support"] == "full"
+    assert document["examples"].strip()
+    assert document["return"]
