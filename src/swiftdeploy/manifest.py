@@ -1,0 +1,341 @@
+"""Reads and checks the manifest: a file becomes a complete configuration, or the list of all its problems.
+
+Values are data. They are never evaluated, and those below ``services.env`` and ``services.secrets`` never
+appear in a message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError
+
+from swiftdeploy import manifest_schema as rules
+from swiftdeploy import manifest_words as words
+from swiftdeploy.manifest_schema import Path as KeyPath
+from swiftdeploy.manifest_schema import Schema
+from swiftdeploy.manifest_words import CONTROL, escaped, key_text
+from swiftdeploy.yaml_tree import MAX_NODES, Node, YamlTextError, compose, scalar_value
+
+Config = dict[str, Any]
+
+MAX_BYTES = 1024 * 1024
+MAX_SHOWN_PROBLEMS = 50
+BOM = "\ufeff"
+
+_MAX_EXPANDED_DEPTH = 200
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong. ``line`` counts from 1; None where the whole file is meant, as for ``key``."""
+
+    file: str
+    line: int | None
+    key: str | None
+    message: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ManifestError(Exception):
+    """The manifest cannot be used, or not be written. ``str()`` is the complete text, one problem a line."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        lines = [str(problem) for problem in problems[:MAX_SHOWN_PROBLEMS]]
+        if len(problems) > MAX_SHOWN_PROBLEMS:
+            lines.append(f"and {len(problems) - MAX_SHOWN_PROBLEMS} more problems")
+        super().__init__("\n".join(lines))
+
+    @classmethod
+    def of_file(cls, shown: str, message: str) -> ManifestError:
+        return cls([Problem(shown, None, None, message)])
+
+
+@dataclass(frozen=True)
+class Document:
+    """A valid manifest: its text without byte order mark, the tree of it, what it says, and the configuration.
+
+    ``data`` holds only what is written in the file, ``config`` is complete.
+    """
+
+    shown: str
+    text: str
+    root: Node
+    data: Config
+    config: Config
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """The configuration of the manifest at ``path``: every key present, defaults filled in, durations in seconds.
+
+    Plain dict, list, str, int, float, bool and None. Raises ``ManifestError`` with all problems at once.
+    """
+    return parse(read(path), shown_path(path)).config
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """``path`` as people read it: relative to the current folder when it is in there."""
+    try:
+        full = Path(os.path.abspath(path))  # noqa: PTH100 - no symlink is followed, the name stays as typed
+        return escaped(str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full), 1000)
+    except (OSError, ValueError):
+        return escaped(os.fspath(path), 1000)
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of the file. Raises ``ManifestError`` when there is no such file, no right to read it, or no end."""
+    shown = shown_path(path)
+    try:
+        if not os.fspath(path):
+            raise ManifestError.of_file("manifest", "no path is given; give one with -e manifest=PATH")
+        status = Path(path).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ManifestError.of_file(shown, "this is a folder; name the manifest file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ManifestError.of_file(shown, "this is not a regular file")
+        with Path(path).open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ManifestError.of_file(
+            shown, "there is no such file; run from the folder that has it, or give its path with -e manifest=PATH"
+        ) from None
+    except PermissionError:
+        raise ManifestError.of_file(
+            shown, "no permission to read it; check the rights of the file and of its folders"
+        ) from None
+    except OSError as error:
+        raise ManifestError.of_file(shown, f"it cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise ManifestError.of_file(shown, "this is not a path of a file") from None
+    if len(raw) > MAX_BYTES:
+        raise ManifestError.of_file(shown, "it has more than 1 MiB, which is not a manifest")
+    return raw
+
+
+def parse(raw: bytes, shown: str) -> Document:
+    """Check the bytes of a manifest; ``shown`` is what messages call the file. Raises ``ManifestError``."""
+    text = _decoded(raw, shown)
+    try:
+        root = compose(text)
+        if root is None:
+            raise ManifestError.of_file(
+                shown, "the file is empty; the smallest manifest has services, nginx and network, see docs/manifest.md"
+            )
+        checked = _Check(shown, root)
+    except YamlTextError as error:
+        raise ManifestError([Problem(shown, error.line, None, error.message)]) from None
+    except RecursionError:
+        raise ManifestError.of_file(shown, "values are nested too deeply") from None
+    if checked.problems:
+        raise ManifestError(checked.sorted_problems())
+    config = rules.with_defaults(checked.data, rules.schema())
+    if config["nginx"]["drain_timeout"] is None:
+        config["nginx"]["drain_timeout"] = config["nginx"]["proxy_timeout"] + 5.0
+    return Document(shown, text, root, checked.data, config)
+
+
+def _decoded(raw: bytes, shown: str) -> str:
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ManifestError.of_file(shown, "the file is UTF-16 text, allowed UTF-8; save it as UTF-8 in the editor")
+    try:
+        return raw.decode("utf-8").removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"found the byte 0x{raw[error.start]:02x}, allowed UTF-8 text; save the file as UTF-8 in the editor"
+        raise ManifestError([Problem(shown, line, None, message)]) from None
+
+
+class _Check:
+    """One pass over a tree: turns it into data, remembers where everything stands, collects the problems."""
+
+    def __init__(self, shown: str, root: Node) -> None:
+        self.shown = shown
+        self.root = root
+        self.problems: dict[KeyPath, tuple[int, Problem]] = {}
+        self._keys: dict[KeyPath, Node] = {}
+        self._values: dict[KeyPath, Node] = {(): root}
+        self._spent = 0
+        self.data: Any = self._value(root, rules.schema(), ())
+        for error in _VALIDATOR(rules.schema()).iter_errors(self.data):
+            self._explain(error)
+        self._cross_checks()
+
+    def sorted_problems(self) -> list[Problem]:
+        """In the order of the file."""
+        return [problem for _, problem in sorted(self.problems.values(), key=lambda found: found[0])]
+
+    # From the tree to data
+
+    def _value(self, place: Node, part: Schema, path: KeyPath) -> Any:
+        self._spend(place, len(path))
+        node = place.resolved
+        if node.kind == "scalar":
+            return self._scalar(node, part, path)
+        if node.kind == "list":
+            items = []
+            for index, item in enumerate(node.items):
+                self._values[(*path, index)] = item
+                items.append(self._value(item, rules.child(part, index), (*path, index)))
+            return items
+        found: dict[str, Any] = {}
+        for key, value in self._pairs(node, path, 0):
+            if key.text in found:
+                continue
+            below = (*path, key.text)
+            self._keys[below], self._values[below] = key, value
+            found[key.text] = self._value(value, rules.child(part, key.text), below)
+        return found
+
+    def _pairs(self, node: Node, path: KeyPath, depth: int) -> Iterator[tuple[Node, Node]]:
+        """The pairs of a mapping, its own first, then those it merges in by ``<<``; the first of a name counts."""
+        first: dict[str, Node] = {}
+        merges: list[Node] = []
+        for key, value in node.pairs:
+            self._spend(key, depth + len(path))
+            name = key.resolved
+            if key.is_merge_key:
+                merges.append(value)
+            elif name.kind != "scalar":
+                self._report(path, f"found a {name.kind} as a key, allowed a name", key)
+            elif name.text in first:
+                below = (*path, name.text)
+                self._report(below, f"found it again, allowed once; it is in line {first[name.text].line} too", key)
+            else:
+                first[name.text] = key
+                if CONTROL.search(name.text):
+                    self._report((*path, name.text), "found a control character in the key, allowed a name", key)
+                yield Node("scalar", key.start, key.end, key.line, key.column, text=name.text), value
+        for merge in merges:
+            for part in merge.resolved.items if merge.resolved.kind == "list" else [merge]:
+                if part.resolved.kind == "mapping":
+                    yield from self._pairs(part.resolved, path, depth + 1)
+                else:
+                    self._report((*path, "<<"), "found no mapping, allowed an alias of a mapping", merge)
+
+    def _spend(self, node: Node, depth: int) -> None:
+        """Aliases cost where they are used: a few hundred bytes must not become millions of values."""
+        self._spent += 1
+        if self._spent > MAX_NODES or depth > _MAX_EXPANDED_DEPTH:
+            raise YamlTextError(node.line, f"aliases (*) make more than {MAX_NODES} values of it")
+
+    def _scalar(self, node: Node, part: Schema, path: KeyPath) -> Any:
+        value = scalar_value(node)
+        control = CONTROL.search(node.text)
+        if control:
+            code = f"U+{ord(control[0]):04X}"
+            self._report(path, f"found the control character {code} in the value, allowed printable text in one line")
+        convert = part.get("x-convert")
+        if convert == "text" and value is not None and any(_TYPES.is_type(value, kind) for kind in rules.types(part)):
+            return node.text
+        if convert == "duration" and isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+            return float(match[1]) * _UNITS[match[2]]
+        return value
+
+    # Problems
+
+    def _report(self, path: KeyPath, message: str, place: Node | None = None) -> None:
+        """Only the first problem of a place is kept: the others follow from it."""
+        place = place or self._place(path)
+        problem = Problem(self.shown, place.line, key_text(path) or None, message)
+        self.problems.setdefault(path, (place.start, problem))
+
+    def _place(self, path: KeyPath) -> Node:
+        return self._keys.get(path) or self._values.get(path) or self._place(path[:-1])
+
+    def _explain(self, error: ValidationError) -> None:
+        path: KeyPath = tuple(error.absolute_path)
+        part = rules.at(path)
+        # The library types an instance as possibly unset; an error of a validation always has one.
+        instance: Any = error.instance
+        if error.validator == "required":
+            for name in part["required"]:
+                if name not in instance:
+                    self._report((*path, name), words.missing(name, rules.child(part, name)))
+        elif error.validator == "additionalProperties" and part.get("properties"):
+            for name in instance:
+                if name not in part["properties"]:
+                    suggest = len(self.problems) < MAX_SHOWN_PROBLEMS
+                    self._report((*path, name), words.unknown(name, part, suggest))
+        elif "propertyNames" in error.absolute_schema_path:
+            name = str(instance)
+            self._report((*path, name), f"found this name, allowed {rules.allowed(_VARIABLE)}")
+        else:
+            node = self._values[path].resolved
+            found = words.found(path, node, instance, str(error.validator))
+            remedy = words.remedy(path, node, part)
+            self._report(path, f"found {found}, allowed {rules.allowed(part)}" + (f"; {remedy}" if remedy else ""))
+
+    # What a schema cannot say
+
+    def _cross_checks(self) -> None:
+        steps = _dig(self.data, "canary", "steps")
+        if isinstance(steps, list) and all(_type_name(step) == "integer" for step in steps):
+            for index, (before, step) in enumerate(pairwise(steps), start=1):
+                if step <= before:
+                    self._report(
+                        ("canary", "steps", index), f"found {step} after {before}, allowed rising whole numbers"
+                    )
+        opa_port = ("opa", "port")
+        ours, opa = _dig(self.data, "nginx", "port"), _dig(self.data, *opa_port)
+        if opa is None:
+            opa = rules.at(opa_port)["default"]
+        if _type_name(ours) == _type_name(opa) == "integer" and ours == opa:
+            path = opa_port if opa_port in self._keys else ("nginx", "port")
+            other = "nginx.port" if path == opa_port else "opa.port"
+            self._report(path, f"found {opa}, allowed a port of its own; {other} is {opa} too")
+        env, secrets = _dig(self.data, "services", "env"), _dig(self.data, "services", "secrets")
+        if isinstance(env, dict) and isinstance(secrets, list):
+            for index, name in enumerate(secrets):
+                if isinstance(name, str) and name in env:
+                    self._report(
+                        ("services", "secrets", index),
+                        "found a name that services.env sets too, allowed in one of them",
+                    )
+
+
+def _dig(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _strict_integer(_checker: Any, instance: Any) -> bool:
+    """JSON Schema takes 8080.0 for an integer; what was written is a fraction."""
+    return isinstance(instance, int) and not isinstance(instance, bool)
+
+
+def _unique_items(_validator: Any, unique: bool, instance: Any, _schema: Schema) -> Iterator[ValidationError]:
+    """The library compares every item with every other where they cannot be sorted; a long list would take minutes."""
+    if unique and isinstance(instance, list) and len({repr(item) for item in instance}) < len(instance):
+        yield ValidationError("items are not unique")
+
+
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine("integer", _strict_integer)
+_VALIDATOR: Any = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {"uniqueItems": _unique_items},
+    type_checker=_TYPES,
+)
+_VARIABLE: Schema = rules.schema()["$defs"]["variable"]
+
+
+def _type_name(value: Any) -> str:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
+    return names.get(type(value), "null")
