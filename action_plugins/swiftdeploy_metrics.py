@@ -1,0 +1,61 @@
+# Apache-2.0 (see LICENSE)
+"""Measures on the host, then works out the evidence on the controller, where the parser is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+try:
+    from swiftdeploy import evidence
+except ImportError as error:
+    raise AnsibleActionFail(
+        f"the swiftdeploy package or its prometheus_client is missing on {sys.executable}: run `make setup`, "
+        "or `pip install -r requirements.txt` in the repository"
+    ) from error
+
+
+class ActionModule(ActionBase):
+    """Runs the module of the same name and turns its samples into one record for each slot."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Answer evidence, samples, probes and window; failed only for wrong arguments or a lost host."""
+        super().run(tmp, task_vars)
+        arguments = {**self._task.args}
+        names = arguments.pop("names", None) or {}
+        try:
+            exclude = evidence.excluded(names, arguments.get("exclude_paths") or ())
+            first = arguments.get("first_samples") or []
+            # The host needs to know when they were taken, not what they say.
+            arguments["first_samples"] = [{"slot": one["slot"], "at": one["at"]} for one in first]
+        except (TypeError, KeyError, AttributeError):
+            return {
+                "failed": True,
+                "msg": "swiftdeploy_metrics: names must be the manifest's services.metrics, exclude_paths a list "
+                "of strings, first_samples the samples that an earlier call returned",
+            }
+        arguments["exclude_paths"] = sorted(exclude)
+        result = self._execute_module(module_name="swiftdeploy_metrics", module_args=arguments, task_vars=task_vars)
+        if "samples" not in result:
+            return dict(result)
+        records = evidence.records(
+            first or result["first"],
+            result["samples"],
+            names,
+            exclude,
+            proxy=result["proxy"],
+            probes=result["probes"],
+        )
+        return {
+            "changed": False,
+            "evidence": records,
+            "samples": result["samples"],
+            "probes": result["probes"],
+            "window": result["window"],
+            "warnings": result.get("warnings", []),
+        }

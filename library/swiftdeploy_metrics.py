@@ -1,0 +1,320 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE)
+"""Measure the slots of a stack over a window."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: swiftdeploy_metrics
+short_description: Measure the slots of a stack over a window
+version_added: "0.1.0"
+description:
+  - Scrapes the metrics of each slot from the slot itself, sends probes through nginx for the length of the window,
+    scrapes again, and reads nginx's access log for the same window. The action plugin of the same name makes one
+    evidence record for each slot out of that, on the controller.
+  - All figures are differences over the window, never lifetime counters. A counter that went down is a restart, its
+    new value is the difference. Percentiles are those of Prometheus's C(histogram_quantile) over the summed buckets.
+  - A slot that cannot be measured is a record with C(status=unavailable), a C(cause) and a C(detail). The task does
+    not fail for it, since what follows from it is decided by policy.
+  - The proxy's view counts the requests that ended in the window and reached a slot. A 502 or 504 that nginx made
+    because the slot did not answer is an error of the slot; 499 (the client went away) is a request, not an error.
+    Requests that nginx answered by itself are left out. Its percentiles are exact, by nearest rank.
+  - Health, metrics and chaos paths are evidence of neither view.
+options:
+  slots:
+    description: The slots to measure.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      slot:
+        description: Name of the slot.
+        type: str
+        required: true
+      url:
+        description: Where the slot shows its metrics, past the proxy.
+        type: str
+        required: true
+      match:
+        description: Values of C(upstream) in the access log that mean this slot, used where the log names no slot.
+        type: list
+        elements: str
+        default: []
+  window_seconds:
+    description:
+      - Seconds between the two scrapes. V(0) takes one scrape; with O(first_samples) that is the second one.
+      - With O(first_samples), only what is left of the window since they were taken is waited for.
+    type: float
+    default: 30.0
+  timeout:
+    description: Seconds for one scrape in all, however slowly the server sends.
+    type: float
+    default: 5.0
+  first_samples:
+    description: The C(samples) that an earlier call returned. They are the first scrape then.
+    type: list
+    elements: dict
+  probes:
+    description: Requests of our own, sent evenly over the window. Without it none are sent.
+    type: dict
+    suboptions:
+      url:
+        description: What to ask, through nginx.
+        type: str
+        required: true
+      count:
+        description: How many.
+        type: int
+        default: 20
+      header_value:
+        description: Value of the C(X-SwiftDeploy-Probe) header, the id of the run.
+        type: str
+        required: true
+      host_header:
+        description: Value of the C(Host) header, by default what O(probes.url) says.
+        type: str
+      timeout:
+        description: Seconds for one probe. One that fails, takes longer or answers 500 or more counts as failed.
+        type: float
+        default: 10.0
+  proxy_log:
+    description: Where nginx's access log is. Without it the proxy's figures are null.
+    type: dict
+    suboptions:
+      kind:
+        description: A file (with its rotated predecessors C(.1), C(.2) ...), or the output of a container.
+        type: str
+        choices: [file, docker]
+        required: true
+      path:
+        description: The file.
+        type: str
+      container:
+        description: The container.
+        type: str
+  names:
+    description:
+      - The manifest's C(services.metrics), what the service calls its metrics.
+      - Keys are C(path), C(requests), C(duration) and C(status_labels).
+    type: dict
+    default: {}
+  exclude_paths:
+    description: More paths that are no evidence, besides C(/healthz), C(/metrics) and C(/chaos).
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Only reads, and probes are ordinary reading requests, so it does the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+"""
+
+EXAMPLES = r"""
+- name: Measure the live slot for 30 seconds
+  swiftdeploy_metrics:
+    slots:
+      - slot: blue
+        url: http://127.0.0.1:18080/metrics
+        match: ["127.0.0.1:18080"]
+    window_seconds: 30
+    probes:
+      url: http://127.0.0.1:8080/
+      count: 20
+      header_value: "{{ run_id }}"
+    proxy_log:
+      kind: file
+      path: /home/me/.swiftdeploy/logs/nginx.log
+    names: "{{ manifest.services.metrics }}"
+    exclude_paths: ["{{ manifest.services.healthcheck.path }}"]
+  register: measured
+
+- name: Look again, without waiting
+  swiftdeploy_metrics:
+    slots: "{{ slots }}"
+    window_seconds: 0
+    first_samples: "{{ measured.samples }}"
+"""
+
+RETURN = r"""
+evidence:
+  description:
+    - One record for each slot, by its name.
+    - Times are milliseconds, rates of errors 0 to 1. A figure is null where nothing was there to measure.
+    - C(cause) is one of refused, timeout, http_status, unreachable, bad_url, bad_answer, incomplete, too_large,
+      not_prometheus, bad_value, family_missing, one_sample, clock.
+    - With C(status=unavailable) the figures of the service are null; what was learnt otherwise is still there.
+  returned: success
+  type: dict
+  sample:
+    blue:
+      slot: blue
+      status: measured
+      cause: null
+      detail: null
+      window_seconds: 30.0
+      requests: 412
+      req_per_sec: 13.73
+      error_rate: 0.0
+      p50_latency_ms: 4.1
+      p95_latency_ms: 22.5
+      p99_latency_ms: 48.0
+      proxy_requests: 412
+      proxy_error_rate: 0.0
+      proxy_p50_latency_ms: 4.0
+      proxy_p95_latency_ms: 21.0
+      proxy_p99_latency_ms: 47.0
+      proxy_probes: 20
+      proxy_truncated: false
+      proxy_detail: null
+      probes_sent: 20
+      probes_failed: 0
+      mode: stable
+      version: "1.0.0"
+      chaos: none
+      uptime_seconds: 3600.5
+samples:
+  description:
+    - The last scrape, raw, to be the O(first_samples) of a later call.
+    - Either C(slot), C(at) (unix seconds), C(body), C(content_type), or C(slot), C(at), C(cause), C(detail).
+  returned: success
+  type: list
+  elements: dict
+probes:
+  description: How many probes were sent, and how many of them failed.
+  returned: success
+  type: dict
+  sample: {sent: 20, failed: 0}
+window:
+  description: Begin and end of the window in unix seconds, null after a single scrape.
+  returned: success
+  type: dict
+  sample: {since: 1795233300.1, until: 1795233330.2}
+"""
+
+import time
+from typing import Any, Dict, List, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.access_log import proxy_figures
+from ansible.module_utils.swiftdeploy_target.probes import send_all
+from ansible.module_utils.swiftdeploy_target.scrape import scrape_all
+
+LIMITS = {"window_seconds": (0, 3600), "timeout": (0.01, 300)}
+
+
+def measure(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Scrape, probe, wait, scrape again, read the log. Answers first, samples, probes, proxy and window."""
+    start = time.monotonic()
+    started = time.time()
+
+    def clock() -> float:
+        # Unix time that a step of the system's clock in the middle of a window does not bend.
+        return started + time.monotonic() - start
+
+    slots: List[Dict[str, Any]] = options["slots"]
+    window: float = options["window_seconds"]
+    given = [one["at"] for one in options["first_samples"] or [] if isinstance(one.get("at"), (int, float))]
+    first: List[Dict[str, Any]] = []
+    since: Optional[float] = None
+    if given:
+        since = max(given)
+        remaining = min(window, max(0.0, since + window - clock()))
+    elif window > 0:
+        since = clock()
+        first = scrape_all(slots, options["timeout"], clock)
+        # Counted from the last first scrape, so that every slot has its whole window.
+        since = max([since, *(one["at"] for one in first)])
+        remaining = max(0.0, since + window - clock())
+    else:
+        remaining = 0.0
+    begin = time.monotonic()
+    probes = {"sent": 0, "failed": 0}
+    if options["probes"] and options["probes"]["count"] > 0:
+        probes = send_all(options["probes"], begin, remaining)
+    time.sleep(max(0.0, begin + remaining - time.monotonic()))
+    until = clock()
+    samples = scrape_all(slots, options["timeout"], clock)
+    proxy = None
+    if options["proxy_log"] and since is not None:
+        proxy = proxy_figures(options["proxy_log"], slots, since, until, options["exclude_paths"])
+    return {
+        "first": first,
+        "samples": samples,
+        "probes": probes,
+        "proxy": proxy,
+        "window": None if since is None else {"since": since, "until": until},
+    }
+
+
+def wrong(options: Dict[str, Any]) -> Optional[str]:
+    """What is out of range in ``options``, in words, or None."""
+    for name, (lowest, highest) in LIMITS.items():
+        if not lowest <= options[name] <= highest:
+            return f"{name} is {options[name]:g}, allowed is {lowest} to {highest} seconds"
+    probes = options["probes"] or {"count": 0, "timeout": 1.0}
+    if not 0 <= probes["count"] <= 10000:
+        return f"probes.count is {probes['count']}, allowed is 0 to 10000"
+    if not 0.01 <= probes["timeout"] <= 300:
+        return f"probes.timeout is {probes['timeout']:g}, allowed is 0.01 to 300 seconds"
+    return None
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "slots": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "slot": {"type": "str", "required": True},
+                    "url": {"type": "str", "required": True},
+                    "match": {"type": "list", "elements": "str", "default": []},
+                },
+            },
+            "window_seconds": {"type": "float", "default": 30.0},
+            "timeout": {"type": "float", "default": 5.0},
+            "first_samples": {"type": "list", "elements": "dict"},
+            "probes": {
+                "type": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True},
+                    "count": {"type": "int", "default": 20},
+                    "header_value": {"type": "str", "required": True},
+                    "host_header": {"type": "str"},
+                    "timeout": {"type": "float", "default": 10.0},
+                },
+            },
+            "proxy_log": {
+                "type": "dict",
+                "options": {
+                    "kind": {"type": "str", "choices": ["file", "docker"], "required": True},
+                    "path": {"type": "str"},
+                    "container": {"type": "str"},
+                },
+                "required_if": [("kind", "file", ["path"]), ("kind", "docker", ["container"])],
+            },
+            # Used on the controller only.
+            "names": {"type": "dict", "default": {}},
+            "exclude_paths": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    problem = wrong(module.params)
+    if problem:
+        module.fail_json(msg=problem)
+    module.exit_json(changed=False, **measure(module.params))
+
+
+if __name__ == "__main__":
+    main()

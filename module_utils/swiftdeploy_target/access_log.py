@@ -1,0 +1,346 @@
+"""The proxy's view of each slot: request times and statuses out of nginx's JSON access log.
+
+A line's ``msec`` is the end of its request. What counts, and how:
+
+- A request that ended in the window, for a slot asked about, on a path that is evidence.
+- The slot is the line's ``slot``; where that is empty, the slot whose ``match`` holds the last address in
+  ``upstream`` (the one that answered, after a retry).
+- Requests that nginx answered by itself (empty ``upstream``) say nothing about a slot: left out.
+- A 502 or 504 that nginx made because the slot did not answer is an error of that slot.
+- 499 (the client went away) is a request, with the time it waited, but not an error.
+- Percentiles of the request time are exact, by nearest rank: the smallest value with at least q of all values
+  at or below it.
+
+Lines of another shape, torn lines and lines of other programs are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import selectors
+import stat
+import subprocess
+import time
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+MAX_BYTES = 256 * 1024 * 1024
+MAX_LINE = 64 * 1024
+BLOCK = 256 * 1024
+MAX_ROTATED = 100
+# Several nginx workers write one file, each with a clock of its own: lines are nearly, not quite, in order.
+SLACK_SECONDS = 5.0
+STANDARD_PATHS = ("/healthz", "/metrics", "/chaos")
+
+
+class LogError(Exception):
+    """The log cannot be read: ``cause`` for programs, ``detail`` for a person."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.detail = detail
+
+
+class LogTooLongError(LogError):
+    """There is more log than is read at most."""
+
+
+class Request(NamedTuple):
+    """One line of the log. ``end`` is unix seconds, ``seconds`` the time the client waited."""
+
+    end: float
+    slot: str
+    upstream: str
+    path: str
+    status: int
+    seconds: float
+    probe: bool
+
+
+def _number(value: Any) -> Optional[float]:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def parse_line(line: bytes) -> Optional[Request]:
+    """The request that ``line`` tells of, or None when it is no whole line of our access log."""
+    if not line.startswith(b"{") or len(line) > MAX_LINE:
+        return None
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    end, status, seconds = (_number(data.get(key)) for key in ("msec", "status", "request_time"))
+    slot, upstream, path = (data.get(key) for key in ("slot", "upstream", "path"))
+    if end is None or status is None or seconds is None:
+        return None
+    if not (isinstance(slot, str) and isinstance(upstream, str) and isinstance(path, str)):
+        return None
+    return Request(end, slot, upstream, path.split("?", 1)[0], int(status), seconds, data.get("probe") is True)
+
+
+def percentile(ordered: Sequence[float], q: float) -> Optional[float]:
+    """Nearest rank: the smallest of ``ordered`` (ascending) with at least ``q`` of all at or below it."""
+    if not ordered:
+        return None
+    # Rounded first, as 0.95 * 20 must be rank 19, not 19.000000000000004 and so 20.
+    rank = math.ceil(round(q * len(ordered), 9))
+    return ordered[min(len(ordered), max(1, rank)) - 1]
+
+
+class Tally:
+    """Collects requests for each slot. ``slots``: [{"slot", "match": [values of upstream]}]."""
+
+    def __init__(
+        self, slots: Iterable[Dict[str, Any]], since: float, until: float, exclude_paths: Iterable[str]
+    ) -> None:
+        self._since = since
+        self._until = until
+        self._exclude = frozenset(exclude_paths)
+        self._by_address: Dict[str, str] = {}
+        self._seconds: Dict[str, List[float]] = {}
+        self._errors: Dict[str, int] = {}
+        self._probes: Dict[str, int] = {}
+        for one in slots:
+            self._seconds[one["slot"]] = []
+            self._errors[one["slot"]] = self._probes[one["slot"]] = 0
+            self._by_address.update(dict.fromkeys(one.get("match") or [], one["slot"]))
+
+    def add(self, request: Request) -> None:
+        """Count ``request`` if it is evidence of a slot asked about."""
+        address = re.split(r", | : ", request.upstream)[-1].strip()
+        if address in ("", "-") or not self._since < request.end <= self._until:
+            return
+        if request.path in self._exclude:
+            return
+        slot = request.slot or self._by_address.get(address, "")
+        if slot not in self._seconds:
+            return
+        self._seconds[slot].append(request.seconds)
+        self._errors[slot] += request.status >= 500
+        self._probes[slot] += request.probe
+
+    def figures(self, truncated: bool) -> Dict[str, Dict[str, Any]]:
+        """Slot to {"requests", "errors", "probes", "p50_ms", "p95_ms", "p99_ms", "truncated"}."""
+        answer: Dict[str, Dict[str, Any]] = {}
+        for slot, seconds in self._seconds.items():
+            ordered = sorted(seconds)
+            row: Dict[str, Any] = {
+                "requests": len(ordered),
+                "errors": self._errors[slot],
+                "probes": self._probes[slot],
+                "truncated": truncated,
+            }
+            for name, q in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)):
+                value = percentile(ordered, q)
+                row[name] = None if value is None else value * 1000
+            answer[slot] = row
+        return answer
+
+
+class _Budget:
+    """How many bytes may still be read, over all files."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+def lines_backwards(stream: BinaryIO, budget: _Budget) -> Iterator[bytes]:
+    """The lines of a seekable ``stream`` from its end on, without line ends, while ``budget`` lasts."""
+    position = stream.seek(0, os.SEEK_END)
+    head = b""
+    while position and budget.left > 0:
+        step = min(BLOCK, position, budget.left)
+        position -= step
+        budget.left -= step
+        stream.seek(position)
+        lines = (stream.read(step) + head).split(b"\n")
+        # The first piece may go on further up. What is longer than a line may be cannot be one of ours; it
+        # is dropped with a mark, so that the rest of it is not taken for a whole line.
+        head = lines[0] if len(lines[0]) <= MAX_LINE else b"\xff"
+        yield from reversed(lines[1:])
+    if position == 0:
+        yield head
+
+
+def _open_regular(path: str) -> Optional[BinaryIO]:
+    """``path`` for reading, None when there is no such file. A pipe or device is refused, never waited on."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LogError("log_unreadable", f"the access log {path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LogError("log_unreadable", f"the access log {path} is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: str, since: float, tally: Tally, max_bytes: int = MAX_BYTES) -> bool:
+    """Count what ``path`` and its rotated predecessors ``path.1``, ``path.2`` ... hold from ``since`` on.
+
+    Reads from the end backwards and stops where the window begins. A file renamed while this reads is
+    recognised by its inode and read once. True when the log does not reach back to ``since`` for certain:
+    the byte bound was hit, or all rotated files together are younger. Raises LogError.
+    """
+    budget = _Budget(max_bytes)
+    seen: Set[Tuple[int, int]] = set()
+    missing = 0
+    for number in range(MAX_ROTATED):
+        stream = _open_regular(path if number == 0 else f"{path}.{number}")
+        if stream is None:
+            missing += 1
+            if missing == 2:
+                break
+            continue  # one number is free in the middle of a rotation
+        with stream:
+            status = os.fstat(stream.fileno())
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            for line in lines_backwards(stream, budget):
+                request = parse_line(line)
+                if request is None:
+                    continue
+                if request.end < since - SLACK_SECONDS:
+                    return False
+                tally.add(request)
+        if budget.left <= 0:
+            return True
+    if not seen:
+        raise LogError("log_missing", f"there is no access log at {path}")
+    # One file alone is a proxy that has not run for long; several that are all younger have lost lines.
+    return len(seen) > 1
+
+
+class _Splitter:
+    """Cuts blocks of output into lines."""
+
+    def __init__(self) -> None:
+        self._head = b""
+
+    def feed(self, block: bytes) -> List[bytes]:
+        """The lines that ``block`` completes."""
+        lines = (self._head + block).split(b"\n")
+        self._head = lines.pop()
+        if len(self._head) > MAX_LINE:
+            self._head = b"\xff"
+        return lines
+
+
+def _blocks(process: subprocess.Popen[bytes], deadline: float) -> Iterator[Tuple[bool, bytes]]:
+    """What ``process`` prints, as (is standard output, block). Raises TimeoutError at ``deadline``."""
+    with selectors.DefaultSelector() as waiting:
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                waiting.register(pipe, selectors.EVENT_READ)
+        while waiting.get_map():
+            left = deadline - time.monotonic()
+            ready = waiting.select(left) if left > 0 else []
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                block = os.read(key.fd, BLOCK)
+                if block:
+                    yield key.fileobj is process.stdout, block
+                else:
+                    waiting.unregister(key.fileobj)
+
+
+def _stream_lines(arguments: List[str], timeout: float, max_bytes: int) -> Iterator[bytes]:
+    """Lines that a program prints to standard output, as it prints them.
+
+    Raises LogTooLongError past ``max_bytes``, and LogError when the program is missing, fails, or is not done
+    within ``timeout`` seconds. However it ends, the program is stopped.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise LogError("log_unreadable", f"{arguments[0]} cannot be run: {error.strerror}") from None
+    splitter, errors, read = _Splitter(), b"", 0
+    try:
+        for is_output, block in _blocks(process, deadline):
+            if not is_output:
+                # The container's own error stream comes this way too, without end.
+                errors = (errors + block)[-2000:]
+                continue
+            yield from splitter.feed(block)
+            read += len(block)
+            if read >= max_bytes:
+                raise LogTooLongError("too_large", f"more than {max_bytes} bytes of log")
+        yield from splitter.feed(b"\n")
+        status = process.wait(max(0.1, deadline - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired):
+        raise LogError("timeout", f"{' '.join(arguments)} was not done within {timeout:g} s") from None
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    if status != 0:
+        said = errors.decode("utf-8", "replace").strip().splitlines() or [f"status {status}"]
+        raise LogError("log_unreadable", f"{' '.join(arguments)} failed: {said[-1]}")
+
+
+def read_docker(
+    container: str,
+    since: float,
+    tally: Tally,
+    timeout: float,
+    *,
+    max_bytes: int = MAX_BYTES,
+    program: str = "docker",
+) -> bool:
+    """Count what ``docker logs`` shows of ``container`` from ``since`` on, standard output only.
+
+    True when there was more than ``max_bytes`` of it; the newest part is then missing. Raises LogError.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", container):
+        raise LogError("log_missing", f"{container!r} is no container name")
+    arguments = [program, "logs", "--since", f"{max(0.0, since - SLACK_SECONDS):.3f}", container]
+    try:
+        for line in _stream_lines(arguments, timeout, max_bytes):
+            request = parse_line(line)
+            if request is not None:
+                tally.add(request)
+    except LogTooLongError:
+        return True
+    return False
+
+
+def proxy_figures(
+    log: Dict[str, Any],
+    slots: List[Dict[str, Any]],
+    since: float,
+    until: float,
+    exclude_paths: Sequence[str] = (),
+    *,
+    timeout: float = 30.0,
+) -> Dict[str, Any]:
+    """The proxy's figures of each slot for requests that ended after ``since``, up to ``until`` (unix s).
+
+    ``log``: {"kind": "file", "path"} or {"kind": "docker", "container"}. Answers {"slots": {slot: figures}},
+    see Tally.figures, or {"cause", "detail"} when the log cannot be read. Never raises for a log.
+    """
+    tally = Tally(slots, since, until, [*STANDARD_PATHS, *exclude_paths])
+    try:
+        if log["kind"] == "docker":
+            truncated = read_docker(log["container"], since, tally, timeout)
+        else:
+            truncated = read_file(log["path"], since, tally)
+    except LogError as problem:
+        return {"cause": problem.cause, "detail": problem.detail}
+    except OSError as error:
+        return {"cause": "log_unreadable", "detail": f"the access log cannot be read: {error}"}
+    return {"slots": tally.figures(truncated)}

@@ -1,0 +1,341 @@
+"""The proxy's view: which lines of nginx's log count for which slot, and how much of the log is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swiftdeploy_target import access_log
+from swiftdeploy_target.access_log import LogError, Tally, parse_line, percentile, proxy_figures, read_docker, read_file
+
+SLOTS = [{"slot": "blue", "match": ["127.0.0.1:3000"]}, {"slot": "green", "match": ["127.0.0.1:3001"]}]
+T = 1795233300.0
+
+
+def line(end: float = T, **fields: Any) -> str:
+    data = {
+        "time": "2026-11-21T03:55:00+00:00",
+        "msec": end,
+        "source": "127.0.0.1",
+        "method": "GET",
+        "path": "/",
+        "status": 200,
+        "request_time": 0.004,
+        "upstream": "127.0.0.1:3000",
+        "upstream_time": "0.003",
+        "slot": "blue",
+        "bytes": 123,
+        "probe": False,
+        **fields,
+    }
+    return json.dumps(data)
+
+
+def figures(path: Path, since: float = T - 10, until: float = T + 10, exclude: tuple[str, ...] = ()) -> Any:
+    return proxy_figures({"kind": "file", "path": str(path)}, SLOTS, since, until, exclude)["slots"]
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{one}\n" for one in lines))
+    return path
+
+
+def test_counts_errors_probes_and_times_of_each_slot(tmp_path: Path) -> None:
+    log = write(
+        tmp_path / "access.log",
+        line(),
+        line(status=500, request_time=0.1),
+        line(status=504, request_time=30.0, probe=True),
+        line(status=499, request_time=7.0),
+        line(status=404),
+        line(slot="green", upstream="127.0.0.1:3001", status=503),
+    )
+    got = figures(log)
+    assert (got["blue"]["requests"], got["blue"]["errors"], got["blue"]["probes"]) == (5, 2, 1)
+    assert (got["blue"]["p50_ms"], got["blue"]["p99_ms"]) == (pytest.approx(100.0), pytest.approx(30000.0))
+    assert (got["green"]["requests"], got["green"]["errors"]) == (1, 1)
+    assert got["blue"]["truncated"] is False
+
+
+def test_a_slot_without_requests_has_null_times(tmp_path: Path) -> None:
+    got = figures(write(tmp_path / "a", line()))["green"]
+    assert (got["requests"], got["errors"], got["p50_ms"], got["p99_ms"]) == (0, 0, None, None)
+
+
+def test_the_window_ends_where_it_ends(tmp_path: Path) -> None:
+    log = write(tmp_path / "a", line(T - 10), line(T - 9.999), line(T), line(T + 10), line(T + 10.001))
+    assert figures(log)["blue"]["requests"] == 3
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/chaos", "/up", "/up?x=1"])
+def test_health_metrics_and_chaos_are_no_evidence(tmp_path: Path, path: str) -> None:
+    log = write(tmp_path / "a", line(path=path, status=500), line(path="/upper"))
+    assert figures(log, exclude=("/up",))["blue"]["requests"] == 1
+
+
+@pytest.mark.parametrize("upstream", ["", "-", " "])
+def test_what_nginx_answered_by_itself_says_nothing_about_a_slot(tmp_path: Path, upstream: str) -> None:
+    log = write(tmp_path / "a", line(upstream=upstream, slot="blue", status=403))
+    assert figures(log)["blue"]["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("slot", "upstream", "counted"),
+    [
+        ("", "127.0.0.1:3000", "blue"),
+        ("", "127.0.0.1:3000, 127.0.0.1:3001", "green"),  # after a retry: the one that answered
+        ("", "127.0.0.1:3001 : 127.0.0.1:3000", "blue"),  # after an internal redirect
+        ("green", "127.0.0.1:3000", "green"),  # nginx's own word goes first
+        ("", "127.0.0.1:9", None),
+        ("red", "127.0.0.1:3000", None),
+    ],
+)
+def test_the_slot_of_a_line(tmp_path: Path, slot: str, upstream: str, counted: str | None) -> None:
+    got = figures(write(tmp_path / "a", line(slot=slot, upstream=upstream)))
+    assert [name for name in ("blue", "green") if got[name]["requests"]] == ([counted] if counted else [])
+
+
+def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "a"
+    torn = line()[:60]
+    odd = [
+        "2026/11/21 03:55:00 [error] 7#7: connect() failed",
+        "{}",
+        "[1]",
+        "null",
+        '{"msec": "x"}',
+        line(status=None),
+        line(status=True),
+        line(slot=None),
+        line(request_time=-1),
+        '{"a":' * 3000,
+        line(path="x" * 70000),
+        line().replace("0.004", "NaN"),
+        line().replace("0.004", "1" * 500),
+    ]
+    log.write_bytes(("\n".join([torn, line(), *odd, line(), torn])).encode() + b"\xff\xfe\x00")
+    assert figures(log)["blue"]["requests"] == 2
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["msec", "status", "request_time", "slot", "upstream", "path", "probe"]),
+                inner,
+                max_size=7,
+            )
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode())
+)
+@settings(deadline=None, max_examples=300)
+def test_no_line_breaks_it(data: bytes) -> None:
+    request = parse_line(data)
+    if request is not None:
+        Tally(SLOTS, 0, 1e12, []).add(request)
+        assert request.seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("values", "q", "expected"),
+    [
+        ([], 0.5, None),
+        ([7], 0.99, 7),
+        ([1, 2, 3, 4], 0.5, 2),
+        (range(1, 101), 0.99, 99),
+        (range(1, 21), 0.95, 19),
+        (range(1, 101), 0.07, 7),
+    ],
+)
+def test_nearest_rank(values: Any, q: float, expected: float | None) -> None:
+    assert percentile(list(values), q) == expected
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(1, 99))
+@settings(deadline=None)
+def test_nearest_rank_is_the_smallest_value_that_covers_q(values: list[float], percent: int) -> None:
+    answer = percentile(sorted(values), percent / 100)
+    assert answer in values
+    assert sum(value <= answer for value in values) * 100 >= percent * len(values)
+    assert sum(value < answer for value in values) * 100 < percent * len(values)
+
+
+# --- how much of the log is read -------------------------------------------------------------------------
+
+
+def test_the_window_goes_on_in_rotated_files(tmp_path: Path) -> None:
+    log = tmp_path / "a"
+    write(tmp_path / "a.2", line(T - 100), line(T - 9))
+    write(tmp_path / "a.1", line(T - 5), line(T - 4))
+    write(log, line(T))
+    assert figures(log)["blue"] == {
+        "requests": 4,
+        "errors": 0,
+        "probes": 0,
+        "p50_ms": 4.0,
+        "p95_ms": 4.0,
+        "p99_ms": 4.0,
+        "truncated": False,
+    }
+
+
+@pytest.mark.parametrize("free", ["a", "a.1"])
+def test_in_the_middle_of_a_rotation_one_number_is_free(tmp_path: Path, free: str) -> None:
+    write(tmp_path / "a", line(T))
+    write(tmp_path / "a.1", line(T - 1))
+    write(tmp_path / "a.2", line(T - 2))
+    (tmp_path / free).unlink()
+    assert figures(tmp_path / "a")["blue"]["requests"] == 2
+
+
+def test_a_file_under_two_names_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path / "a", line(T))
+    os.link(tmp_path / "a", tmp_path / "a.1")
+    write(tmp_path / "a.2", line(T - 1))
+    assert figures(tmp_path / "a")["blue"]["requests"] == 2
+
+
+def test_a_file_renamed_while_it_is_read_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = write(tmp_path / "a", line(T))
+    write(tmp_path / "a.1", line(T - 1))
+    really_open = access_log._open_regular
+
+    def rotate_after_open(path: str) -> Any:
+        stream = really_open(path)
+        if path == str(log) and not (tmp_path / "a.2").exists():
+            (tmp_path / "a.1").rename(tmp_path / "a.2")
+            log.rename(tmp_path / "a.1")
+            write(log)
+        return stream
+
+    monkeypatch.setattr(access_log, "_open_regular", rotate_after_open)
+    assert figures(log)["blue"]["requests"] == 2
+
+
+def test_rotated_files_that_do_not_reach_back_are_reported(tmp_path: Path) -> None:
+    write(tmp_path / "a", line(T))
+    assert figures(tmp_path / "a")["blue"]["truncated"] is False  # a proxy that has just started
+    write(tmp_path / "a.1", line(T - 1))
+    assert figures(tmp_path / "a")["blue"]["truncated"] is True
+
+
+def test_only_the_end_of_a_large_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "BLOCK", 1000)
+    log = write(tmp_path / "a", *(line(T - 2000 + second) for second in range(2001)))
+    read = []
+    really_read = access_log.parse_line
+
+    def count(data: bytes) -> Any:
+        read.append(data)
+        return really_read(data)
+
+    monkeypatch.setattr(access_log, "parse_line", count)
+    assert figures(log)["blue"]["requests"] == 10
+    assert len(read) < 30
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 300, 100000])
+def test_every_line_is_read_once_whatever_the_block_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(access_log, "BLOCK", block)
+    log = write(tmp_path / "a", *(line(request_time=number) for number in range(9)))
+    got = figures(log)["blue"]
+    assert (got["requests"], got["p99_ms"]) == (9, 8000)
+
+
+def test_the_bound_on_bytes_is_reported(tmp_path: Path) -> None:
+    log = write(tmp_path / "a", *(line() for _ in range(100)))
+    tally = Tally(SLOTS, T - 10, T + 10, [])
+    assert read_file(str(log), T - 10, tally, max_bytes=3000) is True
+    assert 0 < tally.figures(True)["blue"]["requests"] < 12
+
+
+def test_a_file_without_line_ends_is_no_memory_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "BLOCK", 1000)
+    monkeypatch.setattr(access_log, "MAX_LINE", 2000)
+    (tmp_path / "a").write_text(line() + "\n" + line() + "x" * 5000 + line() + "\n" + line() + "\n")
+    assert figures(tmp_path / "a")["blue"]["requests"] == 2
+
+
+def test_a_log_that_is_not_there_or_no_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, cause in [(tmp_path / "none", "log_missing"), (pipe, "log_unreadable"), (tmp_path, "log_unreadable")]:
+        got = proxy_figures({"kind": "file", "path": str(path)}, SLOTS, T, T + 1)
+        assert got["cause"] == cause
+        assert str(path) in got["detail"]
+
+
+# --- the output of a container (a program in docker's place) ---------------------------------------------
+
+
+def program(tmp_path: Path, body: str) -> str:
+    path = tmp_path / "docker"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_container_output_is_standard_output_since_the_window(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text(f"{line()}\nstarted\n{line(status=500)}")
+    docker = program(tmp_path, f'echo "$@" > {tmp_path}/asked; echo {line()!r} >&2; cat {tmp_path}/lines')
+    tally = Tally(SLOTS, T - 10, T + 10, [])
+    assert read_docker("nginx-1", T - 10, tally, 20, program=docker) is False
+    assert tally.figures(False)["blue"]["requests"] == 2
+    assert (tmp_path / "asked").read_text().split() == ["logs", "--since", f"{T - 15:.3f}", "nginx-1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "timeout", "cause", "words"),
+    [
+        ("echo 'Error: No such container: nginx' >&2; exit 1", 20, "log_unreadable", "No such container"),
+        ("exec sleep 60", 0.2, "timeout", "0.2 s"),
+        ("while :; do echo x; done", 0.2, "timeout", "0.2 s"),
+        ("while :; do echo x >&2; done", 0.2, "timeout", "0.2 s"),
+    ],
+)
+def test_a_container_log_that_does_not_come(tmp_path: Path, body: str, timeout: float, cause: str, words: str) -> None:
+    with pytest.raises(LogError) as caught:
+        read_docker("nginx", T, Tally(SLOTS, T, T, []), timeout, program=program(tmp_path, body))
+    assert caught.value.cause == cause
+    assert words in caught.value.detail
+
+
+def test_an_endless_container_log_is_cut(tmp_path: Path) -> None:
+    docker = program(tmp_path, f"while :; do echo '{line()}'; done")
+    tally = Tally(SLOTS, T - 10, T + 10, [])
+    assert read_docker("nginx", T - 10, tally, 60, max_bytes=50000, program=docker) is True
+    assert tally.figures(True)["blue"]["requests"] > 10
+
+
+@pytest.mark.parametrize("name", ["--follow", "a b", "", "$(id)", "-f"])
+def test_a_container_name_is_never_an_option(name: str) -> None:
+    got = proxy_figures({"kind": "docker", "container": name}, SLOTS, T, T + 1)
+    assert got["cause"] == "log_missing"
+
+
+def test_docker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    got = proxy_figures({"kind": "docker", "container": "nginx"}, SLOTS, T, T + 1)
+    assert got["cause"] == "log_unreadable"
+    assert "docker cannot be run" in got["detail"]
+
+
+def test_the_begin_of_an_overlong_line_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "BLOCK", 1000)
+    monkeypatch.setattr(access_log, "MAX_LINE", 2000)
+    # The third block from the end begins right after what looks like a whole line.
+    (tmp_path / "a").write_text(line() + "x" * 2999 + "\n")
+    assert figures(tmp_path / "a")["blue"]["requests"] == 0
