@@ -1,0 +1,289 @@
+"""What deploy promises besides the walk: idempotence, dry runs, refusals, versions, rollback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import Workspace, free_port
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Relative path to digest of every file below ``folder``."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def changed_tasks(text: str) -> int:
+    """The number that Ansible's recap gives as changed."""
+    recap = next(line for line in text.splitlines() if "changed=" in line and "unreachable=" in line)
+    return int(recap.split("changed=")[1].split()[0])
+
+
+def running(workspace: Workspace) -> list[str]:
+    """What identifies every process or container of the stack: a restart changes it."""
+    if workspace.runtime == "docker":
+        words = ["docker", "ps", "--no-trunc", "--format", "{{.ID}}", "--filter", f"name={workspace.name}"]
+        identities = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        words = ["docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *identities]
+        return sorted(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
+    state = workspace.folder / ".swiftdeploy"
+    listed = subprocess.run(["ps", "-eo", "pid,lstart,args"], capture_output=True, text=True, check=True).stdout
+    return sorted(line for line in listed.splitlines() if str(state) in line and "worker process" not in line)
+
+
+def test_init_gives_the_same_bytes_again(workspace: Workspace) -> None:
+    workspace.play("init").ok()
+    folder = workspace.folder / "generated" / "localhost"
+    first = tree(folder)
+    assert {"nginx.conf", "docker-compose.yml"} <= set(first)
+    subprocess.run(["rm", "-rf", str(workspace.folder / "generated")], check=True)
+    workspace.play("init").ok()
+    assert tree(folder) == first
+
+
+def test_deploying_again_changes_nothing_and_restarts_nothing(workspace: Workspace) -> None:
+    workspace.play("deploy").ok()
+    before = running(workspace)
+    assert before
+    again = workspace.play("deploy", "-v").ok()
+    assert changed_tasks(again.out) == 0
+    assert "Nothing to change" in again.out
+    assert running(workspace) == before
+
+
+def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> None:
+    everything = tree(workspace.folder)
+    fresh = workspace.play("deploy", "--check", "--diff").ok()
+    assert "Would deploy  localhost  v1.0.0 (stable)" in fresh.out
+    assert "listen" in fresh.out
+    assert tree(workspace.folder) == everything
+
+    workspace.play("deploy").ok()
+    before, everything = running(workspace), tree(workspace.folder / "generated")
+    lines = len(workspace.history())
+    workspace.write_manifest(version="2.0.0")
+    for name, arguments in (("deploy", []), ("promote", ["-e", "mode=canary"]), ("teardown", ["-e", "clean=true"])):
+        dry = workspace.play(name, "--check", "--diff", *arguments).ok()
+        assert "Would" in dry.out
+    assert "policy would say now: infrastructure allowed" in workspace.play("deploy", "--check").ok().out
+    assert running(workspace) == before
+    assert tree(workspace.folder / "generated") == everything
+    assert len(workspace.history()) == lines
+    assert workspace.get().json()["version"] == "1.0.0"
+    assert 'version: "2.0.0"' in (workspace.folder / "manifest.yaml").read_text()
+
+
+def test_a_new_version_and_the_way_back(workspace: Workspace) -> None:
+    workspace.play("deploy").ok()
+    workspace.write_manifest(version="2.0.0")
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            try:
+                answer = workspace.get()
+                if answer.status_code != 200:
+                    failures.append(str(answer.status_code))
+            except OSError as error:
+                failures.append(repr(error))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        workspace.play("deploy").ok()
+        assert workspace.get().json()["version"] == "2.0.0"
+        back = workspace.play("rollback").ok()
+    finally:
+        stop.set()
+        watcher.join()
+    assert failures == []
+    assert "Rollback successful  localhost  v1.0.0 (stable)" in back.out
+    assert workspace.get().json()["version"] == "1.0.0"
+    assert workspace.last("rollback")["version"] == "1.0.0"
+
+
+def test_a_release_that_never_turns_healthy_leaves_the_old_one(workspace: Workspace) -> None:
+    workspace.play("deploy").ok()
+    broken = '  healthcheck: {start_timeout: 4}\n  command: ["python3", "-c", "raise SystemExit(\'no database\')"]'
+    workspace.write_manifest(version="2.0.0", services=broken)
+    refused = workspace.play("deploy").failed()
+    assert "no database" in refused.out
+    assert "The blue slot goes on serving." in refused.out
+    assert workspace.get().json()["version"] == "1.0.0"
+    assert workspace.last("deploy_failed")["version"] == "2.0.0"
+    workspace.write_manifest(version="2.0.0")
+    workspace.play("deploy").ok()
+    assert workspace.get().json()["version"] == "2.0.0"
+
+
+def test_a_denied_deploy_starts_nothing(workspace: Workspace) -> None:
+    thresholds = workspace.folder / "policies" / "thresholds" / "data.yaml"
+    kept = thresholds.read_text()
+    thresholds.write_text(kept.replace("min: 2\n", "min: 1000000\n", 1))
+    assert thresholds.read_text() != kept
+    denied = workspace.play("deploy").failed()
+    assert "DENIED  localhost  disk has" in denied.out
+    assert workspace.last("deploy_blocked")["policy"]["infrastructure"]["outcome"] == "denied"
+    with pytest.raises(OSError, match="refused"):
+        workspace.get()
+    # The edit back counts at once: no restart by hand.
+    thresholds.write_text(kept)
+    workspace.play("deploy").ok()
+    assert workspace.get().status_code == 200
+
+
+def test_a_taken_port_is_named_before_anything_starts(workspace: Workspace) -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", workspace.port))
+        other.listen()
+        refused = workspace.play("deploy").failed()
+        assert f"port {workspace.port} for nginx.port is in use" in refused.out
+        listed = workspace.play("validate").failed()
+        assert f"port {workspace.port} for nginx.port is in use" in listed.out
+    assert not workspace.processes()
+
+
+def test_validate_on_a_fresh_machine_and_on_the_running_stack(workspace: Workspace) -> None:
+    everything = tree(workspace.folder)
+    workspace.play("validate").ok()
+    assert tree(workspace.folder) == everything
+    workspace.play("deploy").ok()
+    good = workspace.play("validate").ok()
+    assert "ok    nginx accepts the rendered nginx.conf" in good.out
+    assert "ok    the policies compile" in good.out
+    (workspace.folder / "policies" / "canary" / "canary.rego").open("a").write("\nbroken {")
+    bad = workspace.play("validate").failed()
+    assert "not true that the policies compile" in bad.out
+    broken = workspace.play("deploy").failed()
+    assert "refuses the new files" in broken.out
+    assert workspace.get().status_code == 200
+
+
+def test_all_problems_of_a_manifest_at_once(make_workspace) -> None:
+    workspace = make_workspace("process")
+    manifest = workspace.folder / "manifest.yaml"
+    manifest.write_text(
+        "services: {image: x, prot: 3000}\nnginx: {image: nginx, port: 99999}\nnetwork: {name: n, driver_type: bridge}\n"
+    )
+    for name in ("validate", "deploy", "init"):
+        refused = workspace.play(name).failed()
+        assert "prot" in refused.out
+        assert "port" in refused.out
+        assert "99999" in refused.out
+    assert not (workspace.folder / "generated").exists()
+
+
+def test_metrics_and_chaos_answer_this_host_alone(make_workspace) -> None:
+    workspace = make_workspace("process")
+    workspace.play("deploy").ok()
+    outside = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    addresses = [address for address in outside if ":" not in address and not address.startswith("172.")]
+    assert workspace.get("/metrics").status_code == 200
+    import requests
+
+    for address in addresses[:1]:
+        base = f"http://{address}:{workspace.port}"
+        assert requests.get(base + "/", timeout=5).status_code == 200
+        assert requests.get(base + "/metrics", timeout=5).status_code == 403
+        assert requests.post(base + "/chaos", json={"mode": "recover"}, timeout=5).status_code == 403
+        assert requests.get(base + "/_swiftdeploy/routing", timeout=5).status_code == 404
+    assert addresses
+
+
+def test_the_second_run_says_who_holds_the_lock(make_workspace) -> None:
+    workspace = make_workspace("process")
+    workspace.play("deploy").ok()
+    stack = next((workspace.folder / ".swiftdeploy").glob("sdtest-*"))
+    lock = {"run_id": "r", "actor": "alice@elsewhere", "since": "2026-01-02T03:04:05Z", "action": "deploy"}
+    (stack / "lock.json").write_text(json.dumps({**lock, "controller": "elsewhere", "pid": 1}))
+    refused = workspace.play("deploy").failed()
+    assert "alice@elsewhere holds localhost since 2026-01-02T03:04:05Z for deploy" in refused.out
+    assert (stack / "lock.json").exists()
+    workspace.play("deploy", "-e", "break_lock=true").ok()
+    assert "alice@elsewhere" in workspace.last("lock_broken")["reason"]
+    assert not (stack / "lock.json").exists()
+
+
+def test_a_killed_run_is_repaired_by_the_next(make_workspace) -> None:
+    workspace = make_workspace("process")
+    workspace.play("deploy").ok()
+    workspace.write_manifest(version="2.0.0")
+    import sys
+
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "deploy.yml", "-e", json.dumps(workspace.extra)]
+        + ["-e", "swiftdeploy_runtime=process"],
+        cwd=workspace.folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "started v2.0.0" in line:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert workspace.get().status_code == 200
+    workspace.play("deploy").ok()
+    assert workspace.get().json()["version"] == "2.0.0"
+    assert "is gone" in workspace.last("lock_broken")["reason"]
+
+
+def test_a_history_that_cannot_be_written_fails_the_play(make_workspace) -> None:
+    workspace = make_workspace("process")
+    (workspace.folder / "history.jsonl").mkdir()
+    refused = workspace.play("deploy").failed()
+    assert "record" in refused.text
+
+
+def test_secrets_reach_the_service_and_nothing_else(workspace: Workspace) -> None:
+    value = 'pa"ss $HOME \\ {{ 1 + 1 }} \'word'
+    extra = '  secrets: [DB_PASSWORD]\n  env: {GREETING: "a $HOME {{ 2 * 3 }} \'b\'"}'
+    workspace.write_manifest(services=extra)
+    missing = workspace.play("deploy").failed()
+    assert "DB_PASSWORD" in missing.out
+    ran = workspace.play("deploy", "-vvv", "--diff", environment={"DB_PASSWORD": value}).ok()
+    for form in (value, json.dumps(value)[1:-1]):
+        assert form not in ran.text
+        assert form not in (workspace.folder / "history.jsonl").read_text()
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert form not in listed
+    if workspace.runtime == "docker":
+        words = ["docker", "inspect", "--format", "{{json .Config.Env}}", f"swiftdeploy-{workspace.name}-blue"]
+        environment = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    else:
+        pid = next(
+            entry.name
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit()
+            and b"swift_service" in (entry / "cmdline").read_bytes()
+            and str(workspace.folder).encode() in (entry / "environ").read_bytes()
+        )
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    assert f"DB_PASSWORD={value}" in environment
+    assert "GREETING=a $HOME {{ 2 * 3 }} 'b'" in environment
+
+
+def test_the_port_of_the_policy_engine_is_loopback_only(workspace: Workspace) -> None:
+    workspace.play("deploy").ok()
+    listed = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    addresses = {line.split()[3] for line in listed.splitlines()}
+    assert f"127.0.0.1:{workspace.opa_port}" in addresses
+    assert {address for address in addresses if address.endswith(f":{workspace.opa_port}")} == {
+        f"127.0.0.1:{workspace.opa_port}"
+    }
+    assert free_port() != workspace.opa_port
