@@ -92,6 +92,7 @@ options:
   sample:
     runtime: process
     stack_dir: /home/deploy/.swiftdeploy/app
+    socket: /home/deploy/.swiftdeploy/app/run/supervisor.sock
     project: swiftdeploy-app
     service: app
     port: 3000
@@ -139,6 +140,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target import state
 from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
+from ansible.module_utils.swiftdeploy_target.supervisor import socket_path
 
 
 def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str) -> Dict[str, Any]:
@@ -147,6 +149,7 @@ def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str) -> Dict
     return {
         "runtime": runtime,
         "stack_dir": str(stack_dir),
+        "socket": str(socket_path(stack_dir)),
         "project": f"swiftdeploy-{params['service']}",
         "service": params["service"],
         "port": params["port"],

@@ -7,6 +7,7 @@ XML-RPC API: http://supervisord.org/api.html
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Any, Dict, List, Tuple
 from .command import run
 
 MARK = "SWIFTDEPLOY_STACK"
+LONGEST_SOCKET_PATH = 80
 
 
 class SupervisorError(Exception):
@@ -46,13 +48,26 @@ class _UnixTransport(xmlrpc.client.Transport):
         return _UnixConnection(self._path, self._seconds)
 
 
+def socket_path(folder: Path) -> Path:
+    """Where the supervisord of the stack in ``folder`` listens.
+
+    The kernel takes 107 bytes for the path of a socket, and supervisord binds a longer name first. A folder
+    that lies too deep has its socket in a folder of this user's own below /tmp.
+    """
+    near = folder / "run" / "supervisor.sock"
+    if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH:
+        return near
+    name = f"swiftdeploy-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+    return Path("/tmp") / name / "supervisor.sock"  # noqa: S108
+
+
 class Supervisor:
     """One stack's supervisord. ``folder`` holds supervisord.conf and run/supervisor.sock."""
 
     def __init__(self, folder: Path, program: str = "supervisord", timeout: float = 90.0) -> None:
         self.folder = folder
         self.program = program
-        self.socket = folder / "run" / "supervisor.sock"
+        self.socket = socket_path(folder)
         transport = _UnixTransport(str(self.socket), timeout)
         self._rpc: Any = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
 
@@ -70,6 +85,7 @@ class Supervisor:
             return False
         # Whatever an earlier supervisord left behind when it was killed still holds the ports.
         stop_orphans(self.folder)
+        self._make_socket_folder()
         done = run([self.program, "-c", str(self.folder / "supervisord.conf")], timeout=seconds)
         deadline = time.monotonic() + seconds
         while done.ok and time.monotonic() < deadline:
@@ -80,6 +96,12 @@ class Supervisor:
             f"supervisord did not start from {self.folder}/supervisord.conf: {done.text or 'no answer'}. "
             f"Its log is {self.folder}/logs/supervisord.log"
         )
+
+    def _make_socket_folder(self) -> None:
+        folder = self.socket.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+            raise SupervisorError(f"{folder} belongs to somebody else; remove it, it is where supervisord listens")
 
     def info(self) -> Dict[str, Dict[str, Any]]:
         """Program name to {"state", "pid", "spawnerr", ...}; empty when supervisord is not there."""
@@ -135,6 +157,10 @@ class Supervisor:
             while _alive(pid) and time.monotonic() < deadline:
                 time.sleep(0.05)
         orphans = stop_orphans(self.folder)
+        if self.socket.parent.parent != self.folder:
+            with contextlib.suppress(OSError):
+                self.socket.unlink(missing_ok=True)
+                self.socket.parent.rmdir()
         return was or bool(orphans)
 
     def _call(self, method: str, *arguments: Any) -> Any:

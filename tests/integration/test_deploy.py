@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import Workspace, free_port
+from support.workspace import Workspace, free_port
 
 
 def tree(folder: Path) -> dict[str, str]:

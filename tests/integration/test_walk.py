@@ -6,7 +6,7 @@ import concurrent.futures
 import re
 import socket
 
-from conftest import Workspace, wait_until
+from support.workspace import Workspace, wait_until
 
 
 def drive(workspace: Workspace, count: int = 30) -> list[int]:

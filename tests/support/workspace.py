@@ -1,0 +1,166 @@
+"""A fresh copy of the repository, and a way to run its playbooks as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+CACHE = REPOSITORY / ".cache"
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    """The first true answer of ``condition``; a failure that says ``what`` was awaited."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds:g} s for {what}")
+
+
+def copy_repository(target: Path) -> None:
+    """The files of the working tree that git tracks or would track, as a fresh clone has them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, check=True
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        source = REPOSITORY / name
+        if not source.exists() and not source.is_symlink():
+            continue
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, place, follow_symlinks=False)
+
+
+class Ran:
+    """A finished playbook: status, what it printed, and no traceback in it."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.status = done.returncode
+        self.out = done.stdout
+        self.err = done.stderr
+        self.text = done.stdout + done.stderr
+        assert "Traceback" not in self.text, self.text
+
+    def ok(self) -> Ran:
+        """This, having ended well."""
+        assert self.status == 0, self.text
+        return self
+
+    def failed(self) -> Ran:
+        """This, having ended as not done."""
+        assert self.status != 0, self.text
+        return self
+
+
+class Workspace:
+    """A copy of the repository with a manifest of its own, for one runtime."""
+
+    def __init__(self, folder: Path, runtime: str) -> None:
+        self.folder = folder
+        self.runtime = runtime
+        self.name = f"sdtest-{secrets.token_hex(3)}"
+        self.port = free_port()
+        self.opa_port = free_port()
+        self.service_port = 3000 if runtime == "docker" else free_port()
+        self.extra: dict[str, str] = {}
+        copy_repository(folder)
+        self.write_manifest()
+
+    def write_manifest(self, version: str = "1.0.0", mode: str = "stable", **changes: str) -> None:
+        """The manifest of this workspace; ``changes`` are extra lines by top-level key."""
+        lines = [
+            "# a comment of the user",
+            "services:",
+            f"  name: {self.name}",
+            "  image: swift-deploy-1-node:latest",
+            f"  port: {self.service_port}",
+            f'  version: "{version}"  # the version',
+            f"  mode: {mode}",
+            f"  log_volume: {self.name}-logs",
+            *changes.get("services", "").splitlines(),
+            "nginx:",
+            "  image: swiftdeploy/nginx:1.31.3",
+            f"  port: {self.port}",
+            *changes.get("nginx", "").splitlines(),
+            "opa:",
+            f"  port: {self.opa_port}",
+            *changes.get("opa", "").splitlines(),
+            "canary:",
+            "  window_seconds: 2",
+            *changes.get("canary", "").splitlines(),
+            f"network: {{name: {self.name}-net, driver_type: bridge}}",
+            "",
+        ]
+        (self.folder / "manifest.yaml").write_text("\n".join(lines))
+
+    @property
+    def url(self) -> str:
+        """Where nginx answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def play(self, name: str, *arguments: str, environment: dict[str, str] | None = None, seconds: float = 300) -> Ran:
+        """Run ``ansible-playbook NAME.yml`` from the workspace's root as a person would."""
+        extra = {"swiftdeploy_runtime": self.runtime, "parts_cache_dir": str(CACHE / "parts"), **self.extra}
+        words = [str(Path(sys.executable).parent / "ansible-playbook"), f"{name}.yml", *arguments]
+        words += ["-e", json.dumps(extra)]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env={**kept, "NO_COLOR": "1", **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        return Ran(done)
+
+    def get(self, path: str = "/", **options: Any) -> requests.Response:
+        """An answer through nginx."""
+        return requests.get(self.url + path, timeout=10, **options)
+
+    def history(self) -> list[dict[str, Any]]:
+        """All records."""
+        path = self.folder / "history.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def last(self, event: str) -> dict[str, Any]:
+        """The last record of ``event``."""
+        return next(record for record in reversed(self.history()) if record["event"] == event)
+
+    def processes(self) -> list[str]:
+        """Command lines of what runs from this workspace."""
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return [line for line in listed.splitlines() if str(self.folder) in line]
+
+    def docker_leftovers(self) -> list[str]:
+        """Containers, networks and volumes that carry this workspace's name."""
+        found = []
+        for words in (["ps", "-a", "--format", "{{.Names}}"], ["network", "ls", "--format", "{{.Name}}"]):
+            found += subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.splitlines()
+        found += subprocess.run(
+            ["docker", "volume", "ls", "--format", "{{.Name}}"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        return [name for name in found if self.name in name]
