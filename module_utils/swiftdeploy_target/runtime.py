@@ -155,7 +155,18 @@ class DockerRuntime(Runtime):
         inside = f"/etc/swiftdeploy/{name}"
         if self.running().get("nginx"):
             return run(["docker", "exec", self.container("nginx"), "nginx", "-t", "-q", "-c", inside])
-        arguments = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+        arguments = [
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--read-only",
+            "--tmpfs",
+            "/run/swiftdeploy:mode=1777",
+            "--cap-drop",
+            "ALL",
+        ]
         arguments += ["--user", NGINX_USER, "--volume", f"{folder}:/etc/swiftdeploy:ro", "--entrypoint", "nginx"]
         arguments += [self.nginx_image, "-t", "-q", "-e", "stderr", "-c", inside]
         return run(arguments, timeout=60.0)

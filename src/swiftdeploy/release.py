@@ -14,7 +14,7 @@ SERVICE_KEYS = ("name", "image", "port", "version", "restart_policy", "log_volum
 def make_spec(manifest: Mapping[str, Any], mode: str, runtime: str, artifact: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that is needed to start the manifest's release in ``mode``, without secret values.
 
-    ``artifact`` names the exact bytes: {"image_id"} in the docker runtime, {"service_dir", "python"} in the
+    ``artifact`` names the exact bytes: {"image_id"} in the docker runtime, {"service_dir", "service_command"} in the
     process runtime. Plain types only, so that it can be kept as JSON.
     """
     services = manifest["services"]

@@ -100,7 +100,7 @@ class Workspace:
             f"  log_volume: {self.name}-logs",
             *changes.get("services", "").splitlines(),
             "nginx:",
-            "  image: swiftdeploy/nginx:1.31.3",
+            "  image: nginx:1.31.3",
             f"  port: {self.port}",
             *changes.get("nginx", "").splitlines(),
             "opa:",
