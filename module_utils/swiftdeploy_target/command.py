@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 
 class Finished(NamedTuple):
@@ -24,13 +25,13 @@ class Finished(NamedTuple):
         return (self.err.strip() + "\n" + self.out.strip()).strip()
 
 
-def run(arguments: List[str], timeout: float = 30.0, data: Optional[str] = None) -> Finished:
-    """Run ``arguments`` and collect what it printed. Never raises for a program that fails."""
+def run(arguments: List[str], timeout: float = 30.0, more: Optional[Dict[str, str]] = None) -> Finished:
+    """Run ``arguments`` with ``more`` in its environment. Never raises for a program that fails."""
     try:
         done = subprocess.run(
             arguments,
-            input=data,
-            stdin=None if data is not None else subprocess.DEVNULL,
+            env={**os.environ, **(more or {})},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",

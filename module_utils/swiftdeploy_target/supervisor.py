@@ -12,6 +12,7 @@ import http.client
 import os
 import signal
 import socket
+import sys
 import time
 import xmlrpc.client
 from pathlib import Path
@@ -86,7 +87,9 @@ class Supervisor:
         # Whatever an earlier supervisord left behind when it was killed still holds the ports.
         stop_orphans(self.folder)
         self._make_socket_folder()
-        done = run([self.program, "-c", str(self.folder / "supervisord.conf")], timeout=seconds)
+        # Programs are started by the interpreter that runs this: one that is known to work here.
+        more = {"SWIFTDEPLOY_PYTHON": sys.executable, MARK: str(self.folder)}
+        done = run([self.program, "-c", str(self.folder / "supervisord.conf")], timeout=seconds, more=more)
         deadline = time.monotonic() + seconds
         while done.ok and time.monotonic() < deadline:
             if self.answers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -36,9 +37,8 @@ def running(workspace: Workspace) -> list[str]:
         identities = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
         words = ["docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *identities]
         return sorted(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
-    state = workspace.folder / ".swiftdeploy"
-    listed = subprocess.run(["ps", "-eo", "pid,lstart,args"], capture_output=True, text=True, check=True).stdout
-    return sorted(line for line in listed.splitlines() if str(state) in line and "worker process" not in line)
+    started = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] for pid in workspace.processes()}
+    return sorted(f"{pid} {start}" for pid, start in started.items())
 
 
 def test_init_gives_the_same_bytes_again(workspace: Workspace) -> None:
@@ -130,7 +130,7 @@ def test_a_release_that_never_turns_healthy_leaves_the_old_one(workspace: Worksp
 def test_a_denied_deploy_starts_nothing(workspace: Workspace) -> None:
     thresholds = workspace.folder / "policies" / "thresholds" / "data.yaml"
     kept = thresholds.read_text()
-    thresholds.write_text(kept.replace("min: 2\n", "min: 1000000\n", 1))
+    thresholds.write_text(re.sub(r"(local:\s+disk_free_gb: \{min:) 2\}", r"\1 1000000}", kept, count=1))
     assert thresholds.read_text() != kept
     denied = workspace.play("deploy").failed()
     assert "DENIED  localhost  disk has" in denied.out
@@ -260,20 +260,14 @@ def test_secrets_reach_the_service_and_nothing_else(workspace: Workspace) -> Non
     for form in (value, json.dumps(value)[1:-1]):
         assert form not in ran.text
         assert form not in (workspace.folder / "history.jsonl").read_text()
-        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True).stdout
         assert form not in listed
     if workspace.runtime == "docker":
         words = ["docker", "inspect", "--format", "{{json .Config.Env}}", f"swiftdeploy-{workspace.name}-blue"]
         environment = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     else:
-        pid = next(
-            entry.name
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit()
-            and b"swift_service" in (entry / "cmdline").read_bytes()
-            and str(workspace.folder).encode() in (entry / "environ").read_bytes()
-        )
-        environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        slot = next(found for found in workspace.processes().values() if found.get("MODE"))
+        environment = [f"{name}={value}" for name, value in slot.items()]
     assert f"DB_PASSWORD={value}" in environment
     assert "GREETING=a $HOME {{ 2 * 3 }} 'b'" in environment
 

@@ -21,10 +21,34 @@ CACHE = REPOSITORY / ".cache"
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on, with a free one above it for a second slot.
+
+    Below the range that the kernel gives to outgoing connections: those would take it away again.
+    """
+    while True:
+        port = 20000 + secrets.randbelow(10000)
+        try:
+            for number in (port, port + 1):
+                with socket.socket() as probe:
+                    probe.bind(("0.0.0.0", number))
+        except OSError:
+            continue
+        return port
+
+
+def environments(text: str) -> dict[int, dict[str, str]]:
+    """Process id to environment, of every process whose environment holds ``text``."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            content = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if text in content:
+            found[int(entry.name)] = dict(pair.split("=", 1) for pair in content.split("\0") if "=" in pair)
+    return found
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
@@ -150,10 +174,9 @@ class Workspace:
         """The last record of ``event``."""
         return next(record for record in reversed(self.history()) if record["event"] == event)
 
-    def processes(self) -> list[str]:
-        """Command lines of what runs from this workspace."""
-        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        return [line for line in listed.splitlines() if str(self.folder) in line]
+    def processes(self) -> dict[int, dict[str, str]]:
+        """Process id and environment of what runs of this workspace's stack."""
+        return environments(f"SWIFTDEPLOY_STACK={self.folder}/")
 
     def docker_leftovers(self) -> list[str]:
         """Containers, networks and volumes that carry this workspace's name."""
