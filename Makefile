@@ -42,7 +42,7 @@ integration: setup-test ## The tests on real programs alone
 	@$(BIN)/pytest tests/integration -q $(ARGS)
 
 bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
-	@$(BIN)/python bench/deploy.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/deploy.py
 
 clean: ## Remove what tests and tools left in this folder
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible build src/*.egg-info

@@ -39,8 +39,8 @@ class ActionModule(ActionBase):
         if seen.get("failed"):
             return {"failed": True, "msg": seen.get("msg", "the host could not be looked at")}
         observed, options = seen["observed"], seen["options"]
-        evidence = self._evidence(host, observed, options, arguments, variables)
-        policy = self._policy(host, observed, evidence, options, arguments, variables) if observed["live"] else {}
+        evidence = self._evidence(observed, options, arguments, variables)
+        policy = self._policy(observed, evidence, options, arguments, variables) if observed["live"] else {}
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         record = {
             **status.event(host, observed, evidence, policy),
@@ -63,12 +63,12 @@ class ActionModule(ActionBase):
 
     def _evidence(
         self,
-        host: str,
         observed: dict[str, Any],
         options: dict[str, Any],
         arguments: dict[str, Any],
         variables: dict[str, Any],
     ) -> dict[str, Any]:
+        host = str(variables["inventory_hostname"])
         manifest, services = arguments["manifest"], arguments["manifest"]["services"]
         running = [name for name in ("blue", "green") if observed["slots"][name]["address"]]
         if not running:
@@ -128,14 +128,13 @@ class ActionModule(ActionBase):
 
     def _policy(
         self,
-        host: str,
         observed: dict[str, Any],
         evidence: dict[str, Any],
         options: dict[str, Any],
         arguments: dict[str, Any],
         variables: dict[str, Any],
     ) -> dict[str, Any]:
-        manifest = arguments["manifest"]
+        manifest, host = arguments["manifest"], str(variables["inventory_hostname"])
         facts = self._module("swiftdeploy_host_facts", {"path": options["stack_dir"]}, variables)
         release = observed["state"]["slots"][observed["live"]] or {}
         common = {

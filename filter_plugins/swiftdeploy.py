@@ -12,14 +12,13 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import launch, release, rendering
+    from swiftdeploy import launch, release, rendering, words
     from swiftdeploy_target import state
 except ImportError as error:  # pragma: no cover
     raise AnsibleFilterError(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
         "or `pip install -r requirements.txt` in the repository"
     ) from error
-
 
 
 def sd_policy_files(folder: str) -> list[dict[str, str]]:
@@ -94,14 +93,24 @@ def sd_query(domain: str, common: dict[str, Any], evidence: dict[str, Any]) -> d
     return {"domain": domain, "input": {**common, **evidence.get(domain, {})}}
 
 
-def sd_decisions_sentence(decisions: dict[str, Any], check: bool = False) -> str:
+def sd_outcome(plan: dict[str, Any], operation: str, host: str, check: bool) -> dict[str, Any]:
+    """What an operation records and says."""
+    return words.outcome(plan, operation, host, check=check)
+
+
+def sd_refusal(reason: str, host: str, denied: bool) -> str:
+    """What an operation says that was not done."""
+    return words.refusal(reason, host, denied=denied)
+
+
+def sd_decisions(asked: dict[str, Any], check: bool) -> str:
     """All decisions in one line for a person."""
-    words = [
-        f"{domain} {decision['outcome']}"
-        + ("" if decision["outcome"] == "allowed" else " (" + "; ".join(decision["reasons"]) + ")")
-        for domain, decision in decisions.items()
-    ]
-    return ("policy would say now: " if check else "policy: ") + ", ".join(words)
+    return words.decisions(asked, check=check)
+
+
+def sd_with(decisions: dict[str, Any], outcomes: list[str]) -> list[dict[str, Any]]:
+    """The decisions that have one of ``outcomes``."""
+    return [decision for decision in decisions.values() if decision["outcome"] in outcomes]
 
 
 class FilterModule:
@@ -129,5 +138,10 @@ class FilterModule:
             "sd_secrets": sd_secrets,
             "sd_chaos_body": sd_chaos_body,
             "sd_query": sd_query,
-            "sd_decisions_sentence": sd_decisions_sentence,
+            "sd_decisions": sd_decisions,
+            "sd_with": sd_with,
+            "sd_outcome": sd_outcome,
+            "sd_refusal": sd_refusal,
+            "sd_address": words.address,
+            "sd_chaos_reason": words.chaos_reason,
         }

@@ -171,7 +171,8 @@ def main() -> None:
         complaint = judge(params["files"], params["validate"]) if writes and params["validate"] else ""
         if complaint:
             module.fail_json(
-                msg=f"{params['validate'][0]} refuses the new files for {root}; nothing was changed. It says: {complaint}"
+                msg=f"{params['validate'][0]} refuses the new files for {root}; nothing was changed. "
+                f"It says: {complaint}"
             )
         if not module.check_mode and (writes or removals):
             root.mkdir(parents=True, exist_ok=True, mode=int(params["root_mode"], 8))

@@ -11,7 +11,8 @@ short_description: Take or give back the host's lock
 version_added: "0.1.0"
 description:
   - One run at a time works on a stack. The lock says who holds it, since when and for what.
-  - A lock whose holder ran on this controller and is gone is taken over, which is reported; any other is broken only when O(break_lock) says so.
+  - A lock whose holder ran on this controller and is gone is taken over, which is reported; any other is broken
+    only when O(break_lock) says so.
   - The action plugin of the same name tells whether a holder on this controller still lives.
 options:
   stack:

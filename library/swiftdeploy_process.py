@@ -10,7 +10,8 @@ module: swiftdeploy_process
 short_description: Start or stop a program of the process runtime
 version_added: "0.1.0"
 description:
-  - Runs the stack's programs under one supervisord that belongs to the stack; starts supervisord itself when it is not there, and ends what a killed one left behind.
+  - Runs the stack's programs under one supervisord that belongs to the stack; starts supervisord itself when it is
+    not there, and ends what a killed one left behind.
 options:
   stack:
     description: The C(options) that C(swiftdeploy_stack) returned for this host.

@@ -10,7 +10,8 @@ module: swiftdeploy_release
 short_description: Remember a release in the host's state
 version_added: "0.1.0"
 description:
-  - O(state=starting) writes down what is about to be started in a slot, before it is started, so that a run that is killed leaves a trace of it.
+  - O(state=starting) writes down what is about to be started in a slot, before it is started, so that a run that is
+    killed leaves a trace of it.
   - O(state=live) writes down that a release has the traffic. O(state=empty) forgets what is in a slot.
 options:
   stack:

@@ -10,7 +10,8 @@ module: swiftdeploy_route
 short_description: Bring nginx to a configuration without failing a request
 version_added: "0.1.0"
 description:
-  - Tests the configuration with the nginx that serves, moves it into place, reloads, waits until nginx itself reports it, and waits for the end of the workers that still serve the old one.
+  - Tests the configuration with the nginx that serves, moves it into place, reloads, waits until nginx itself
+    reports it, and waits for the end of the workers that still serve the old one.
   - An invalid configuration is never loaded.
 options:
   stack:
@@ -99,7 +100,12 @@ def main() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         result = routing.switch(
-            make(options), folder, params["config"], params["config_hash"], options["base_url"], params["drain_timeout"]
+            make(options),
+            folder,
+            params["config"],
+            params["config_hash"],
+            base_url=options["base_url"],
+            drain=params["drain_timeout"],
         )
     except (routing.RoutingError, OSError) as error:
         module.fail_json(msg=str(error))

@@ -50,12 +50,12 @@ def check(runtime: Runtime, folder: Path, text: str) -> None:
     if not tested.ok:
         candidate.unlink()
         raise RoutingError(
-            "nginx refuses the rendered configuration, so it was never loaded and the old one still serves. "
+            "nginx refuses the rendered configuration, so it was not loaded; what served before still does. "
             f"nginx says: {tested.text}"
         )
 
 
-def switch(runtime: Runtime, folder: Path, text: str, config: str, base_url: str, drain: float) -> Dict[str, Any]:
+def switch(runtime: Runtime, folder: Path, text: str, config: str, *, base_url: str, drain: float) -> Dict[str, Any]:
     """Bring nginx to ``text``, whose own hash is ``config``, and wait for the old workers' end.
 
     Answers {"changed", "drained", "reload_s", "drain_s"}. ``drained`` is False when workers were still busy
@@ -79,7 +79,8 @@ def switch(runtime: Runtime, folder: Path, text: str, config: str, base_url: str
             write_atomic(path, before)
         last = " / ".join(runtime.logs("nginx", 5))
         raise RoutingError(
-            f"nginx was told to reload but does not serve the new configuration ({signalled.text or 'it kept the old one'}). "
+            "nginx was told to reload but does not serve the new configuration "
+            f"({signalled.text or 'it kept the old one'}). "
             f"The old configuration is back in place and serves. nginx's last lines: {last}"
         )
     result["reload_s"] = round(time.monotonic() - started, 3)

@@ -18,32 +18,21 @@ def choose_runtime(wanted: str, present: Optional[str], engine: Engine) -> Dict[
     ``wanted`` is auto, docker or process. A stack that exists stays in its runtime: an engine that comes or
     goes must not start a second stack on the same ports.
     """
-    if wanted == "docker" and not engine.usable:
-        return {
-            "runtime": "docker",
-            "reason": "asked for",
-            "problem": f"the docker runtime cannot be used: {engine.detail}. Start Docker (with the compose "
-            "plugin) and let this user use it, or set swiftdeploy_runtime to process.",
-        }
-    if wanted in ("docker", "process"):
-        if present not in (None, wanted):
-            return {
-                "runtime": wanted,
-                "reason": "asked for",
-                "problem": f"the stack runs in the {present} runtime; run teardown.yml before changing to {wanted}.",
-            }
-        return {"runtime": wanted, "reason": "asked for", "problem": None}
-    if present == "docker" and not engine.usable:
-        return {
-            "runtime": "docker",
-            "reason": "the stack is in it",
-            "problem": f"the stack runs in Docker, but {engine.detail}. Start the engine and run again.",
-        }
-    if present is not None:
-        return {"runtime": present, "reason": "the stack is in it", "problem": None}
-    if engine.usable:
-        return {"runtime": "docker", "reason": engine.detail, "problem": None}
-    return {"runtime": "process", "reason": engine.detail, "problem": None}
+    if wanted != "auto":
+        runtime, reason = wanted, "asked for"
+    elif present is not None:
+        runtime, reason = present, "the stack is in it"
+    else:
+        runtime, reason = "docker" if engine.usable else "process", engine.detail
+    problem = None
+    if present not in (None, runtime):
+        problem = f"the stack runs in the {present} runtime; run teardown.yml before changing to {runtime}."
+    elif runtime == "docker" and not engine.usable:
+        problem = (
+            f"the docker runtime cannot be used: {engine.detail}. Start Docker (with the compose plugin) and let "
+            "this user use it, or take the process runtime with swiftdeploy_runtime."
+        )
+    return {"runtime": runtime, "reason": reason, "problem": problem}
 
 
 def slot_ports(port: int, taken: List[int]) -> Dict[str, int]:

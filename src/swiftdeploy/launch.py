@@ -7,16 +7,16 @@ data this way; they never pass through supervisord's own configuration language 
 import json
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
     """Replace this process by the program."""
-    with open(sys.argv[1], encoding="utf-8") as stream:
-        wanted = json.load(stream)
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER") if name in os.environ}
     environment = {**kept, **wanted.get("env", {}), "SWIFTDEPLOY_STACK": wanted["mark"]}
     os.chdir(wanted.get("cwd") or wanted["mark"])
-    os.execvpe(wanted["argv"][0], wanted["argv"], environment)
+    os.execvpe(wanted["argv"][0], wanted["argv"], environment)  # noqa: S606
 
 
 if __name__ == "__main__":

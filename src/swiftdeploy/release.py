@@ -41,7 +41,7 @@ def make_release(spec: Mapping[str, Any], slot: str, time: str) -> dict[str, Any
     """A release record as the host's state keeps it. ``time`` is UTC, ISO 8601 with a Z."""
     plain = _plain(spec)
     digest = content_hash(plain)
-    stamp = time.split(".")[0].rstrip("Z").replace("-", "").replace(":", "")
+    stamp = time.partition(".")[0].rstrip("Z").replace("-", "").replace(":", "")
     return {
         "id": f"{stamp}Z-{digest[:6]}",
         "version": plain["version"],

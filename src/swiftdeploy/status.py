@@ -14,7 +14,9 @@ WIDTH = 110
 SYMBOLS = {"allowed": "✓", "denied": "✗", "insufficient": "?", "unavailable": "!"}
 
 
-def event(host: str, observed: Mapping[str, Any], evidence: Mapping[str, Any], policy: Mapping[str, Any]) -> dict[str, Any]:
+def event(
+    host: str, observed: Mapping[str, Any], evidence: Mapping[str, Any], policy: Mapping[str, Any]
+) -> dict[str, Any]:
     """The ``status_scrape`` event of one host: the figures of its live slot and what each policy says of them."""
     live = observed["live"]
     release = (observed["state"]["slots"].get(live) if live else None) or {}
@@ -65,7 +67,9 @@ def _slot_row(name: str, observed: Mapping[str, Any], figures: Mapping[str, Any]
     ]
 
 
-def text(host: str, at: str, observed: Mapping[str, Any], evidence: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+def text(
+    host: str, at: str, observed: Mapping[str, Any], evidence: Mapping[str, Any], policy: Mapping[str, Any]
+) -> str:
     """The same refresh for a person: a table of slots, and a line for each policy."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("slot", "state", "version", "mode", "traffic", "req/s", "errors", "P50", "P99", "chaos"):

@@ -7,11 +7,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+import requests
+
 from support.workspace import Workspace, free_port
 
 
@@ -37,7 +41,9 @@ def running(workspace: Workspace) -> list[str]:
         identities = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
         words = ["docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *identities]
         return sorted(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
-    started = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] for pid in workspace.processes()}
+    started = {
+        pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] for pid in workspace.processes()
+    }
     return sorted(f"{pid} {start}" for pid, start in started.items())
 
 
@@ -144,8 +150,6 @@ def test_a_denied_deploy_starts_nothing(workspace: Workspace) -> None:
 
 
 def test_a_taken_port_is_named_before_anything_starts(workspace: Workspace) -> None:
-    import socket
-
     with socket.socket() as other:
         other.bind(("0.0.0.0", workspace.port))
         other.listen()
@@ -192,8 +196,6 @@ def test_metrics_and_chaos_answer_this_host_alone(make_workspace) -> None:
     outside = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
     addresses = [address for address in outside if ":" not in address and not address.startswith("172.")]
     assert workspace.get("/metrics").status_code == 200
-    import requests
-
     for address in addresses[:1]:
         base = f"http://{address}:{workspace.port}"
         assert requests.get(base + "/", timeout=5).status_code == 200
@@ -221,8 +223,6 @@ def test_a_killed_run_is_repaired_by_the_next(make_workspace) -> None:
     workspace = make_workspace("process")
     workspace.play("deploy").ok()
     workspace.write_manifest(version="2.0.0")
-    import sys
-
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "ansible-playbook"), "deploy.yml", "-e", json.dumps(workspace.extra)]
         + ["-e", "swiftdeploy_runtime=process"],
@@ -251,8 +251,8 @@ def test_a_history_that_cannot_be_written_fails_the_play(make_workspace) -> None
 
 
 def test_secrets_reach_the_service_and_nothing_else(workspace: Workspace) -> None:
-    value = 'pa"ss $HOME \\ {{ 1 + 1 }} \'word'
-    extra = '  secrets: [DB_PASSWORD]\n  env: {GREETING: "a $HOME {{ 2 * 3 }} \'b\'"}'
+    value = "pa\"ss $HOME \\ {{ 1 + 1 }} 'word"
+    extra = "  secrets: [DB_PASSWORD]\n  env: {GREETING: \"a $HOME {{ 2 * 3 }} 'b'\"}"
     workspace.write_manifest(services=extra)
     missing = workspace.play("deploy").failed()
     assert "DB_PASSWORD" in missing.out
