@@ -76,7 +76,7 @@ def main() -> None:
             if runtime == "docker":
                 sides["bare compose"] = bare(workspace, ROUNDS)
             workspace.play("teardown", "-e", "clean=true").ok()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     print(f"commit {commit.stdout.strip()}, median of {ROUNDS} rounds, seconds (ratio to bare compose)\n")
     print("| run | bare compose | docker runtime | process runtime |")
     print("|---|---|---|---|")

@@ -38,5 +38,25 @@ RUNTIMES = [pytest.param("process", id="process"), pytest.param("docker", id="do
 
 @pytest.fixture(params=RUNTIMES)
 def workspace(request: pytest.FixtureRequest, make_workspace: Callable[[str], Workspace]) -> Workspace:
-    """A workspace in each runtime."""
+    """A fresh workspace in each runtime."""
     return make_workspace(request.param)
+
+
+@pytest.fixture(scope="session", params=RUNTIMES)
+def shared_workspace(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, parts_dir: Path
+) -> Iterator[Workspace]:
+    """One workspace a runtime for the whole session."""
+    workspace = Workspace(tmp_path_factory.mktemp("shared") / "clone", request.param)
+    workspace.extra["parts_dir"] = str(parts_dir)
+    yield workspace
+    workspace.write_manifest()
+    workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+
+
+@pytest.fixture
+def deployed(shared_workspace: Workspace) -> Workspace:
+    """The shared workspace with version 1.0.0 in stable mode serving."""
+    shared_workspace.write_manifest()
+    shared_workspace.play("deploy").ok()
+    return shared_workspace

@@ -1,7 +1,8 @@
 """How a host gets its images: present, else pulled, else built; decided here, done through the docker program.
 
 Words: a *role* is what an image is for (service, nginx, opa); a *recipe* is what the controller knows about
-building it: ``{"inputs": sha256 or None, "why_not": str or None, "context": path of a tar or None}``.
+building it: ``{"inputs": sha256 or None, "why_not": str or None, "context": path of a tar or None, "later": bool}``.
+``later``: it can be built once a part that is costly to get has been brought, so that part is got only then.
 An *attempt* is ``{"how": "pull" or "build", "why": what went wrong, in words}``.
 """
 
@@ -38,6 +39,8 @@ _OUT_OF_REACH = re.compile(
     r"|x509:|: EOF",
     re.IGNORECASE,
 )
+# The engine may be set up to trust such a registry; only a pull can tell.
+_ENGINE_DECIDES = re.compile(r"HTTP response to HTTPS client|does not look like a TLS handshake|x509:")
 
 
 class Reference(NamedTuple):
@@ -222,9 +225,9 @@ class Engine:
 
     def has_own_route(self) -> bool:
         """Whether the engine reaches registries by a mirror or proxy, which this program's own question would miss."""
-        form = "{{json .RegistryConfig.Mirrors}} {{json .HTTPProxy}} {{json .HTTPSProxy}}"
+        form = "[{{json .RegistryConfig.Mirrors}}, {{json .HTTPProxy}}, {{json .HTTPSProxy}}]"
         done = run(["docker", "info", "--format", form], timeout=15)
-        return done.ok and re.search(r'"[^"]+"', done.out) is not None
+        return done.ok and any(json.loads(done.out))
 
     def build(self, name: str, inputs: str, tar: Path, arguments: Dict[str, str]) -> Finished:
         """Build ``name`` from the build context in ``tar``; the classic builder and BuildKit both take it."""
@@ -260,11 +263,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 class Outcome(NamedTuple):
     """images: {role: {"name", "id" or None, "source": present|pulled|built, "changed"}}; needed: roles to be built,
-    for which a context must be brought; attempts: {role: attempts} of what is not there yet;
-    unreachable: {registry: why}."""
+    for which a context must be brought; later: roles to be built in a further call; attempts: {role: attempts} of
+    what is not there yet; unreachable: {registry: why}."""
 
     images: Dict[str, Dict[str, Any]]
     needed: List[str]
+    later: List[str]
     attempts: Dict[str, List[Dict[str, str]]]
     unreachable: Dict[str, str]
 
@@ -284,7 +288,7 @@ class Host:
         if registry in self.unreachable:
             return f"registry {registry} is out of reach ({self.unreachable[registry]})"
         done = self.engine.remote(name) if self.check else self.engine.pull(name)
-        if done.ok or (self.check and self.engine.has_own_route()):
+        if done.ok or (self.check and (_ENGINE_DECIDES.search(done.text) or self.engine.has_own_route())):
             return None
         why = last_words(done.text)
         if out_of_reach(done.text):
@@ -301,6 +305,7 @@ class Host:
         """
         images: Dict[str, Dict[str, Any]] = {}
         needed: List[str] = []
+        later: List[str] = []
         attempts: Dict[str, List[Dict[str, str]]] = {}
         for role, name in names.items():
             recipe = recipes.get(role) or {"inputs": None, "why_not": "nothing is known here about building it"}
@@ -318,7 +323,7 @@ class Host:
                     continue
                 failed.append({"how": "pull", "why": why})
             if "build" in steps and why_not is None:
-                needed.append(role)
+                (later if recipe.get("later") else needed).append(role)
                 if self.check:
                     images[role] = entry(name, None, "built")
                     continue
@@ -327,7 +332,7 @@ class Host:
             else:
                 failed.append({"how": "build", "why": "images.source is pull"})
             attempts[role] = failed
-        return Outcome(images, needed, attempts, self.unreachable)
+        return Outcome(images, needed, later, attempts, self.unreachable)
 
     def build(self, name: str, recipe: Dict[str, Any], arguments: Dict[str, str]) -> Dict[str, Any]:
         """Build one image: its entry, or {"why": ...} when that failed."""

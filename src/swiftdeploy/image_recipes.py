@@ -42,13 +42,14 @@ class ContextError(Exception):
 
 @dataclass(frozen=True)
 class Parts:
-    """Where things are on the controller. ``opa_binary`` is None when there is none here."""
+    """Where things are on the controller. ``opa_binary`` is None when there is none here (yet: ``opa_later``)."""
 
     dockerfiles: Path
     service: Path
     opa_binary: Path | None
     bundled_repository: str
     source: str
+    opa_later: bool = False
 
 
 def service_files(folder: Path) -> Iterator[Path]:
@@ -97,9 +98,9 @@ def describe_opa(binary: Path) -> Opa:
     return Opa(said.get("Version", ""), said.get("Platform", "").partition("/")[2])
 
 
-def recipe(inputs: str | None, why_not: str | None) -> dict[str, Any]:
-    """A recipe as the host's module takes it; the context comes later."""
-    return {"inputs": inputs, "why_not": why_not, "context": None}
+def recipe(inputs: str | None, why_not: str | None, later: bool = False) -> dict[str, Any]:
+    """A recipe as the host's module takes it, still without its context."""
+    return {"inputs": inputs, "why_not": why_not, "context": None, "later": later}
 
 
 def recipes(parts: Parts, names: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -129,6 +130,8 @@ def recipes(parts: Parts, names: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _opa_recipe(parts: Parts, name: str) -> dict[str, Any]:
+    if parts.opa_binary is None and parts.opa_later:
+        return recipe(None, why_not_built(name, parts.source, OPA_REPOSITORIES), later=True)
     if parts.opa_binary is None:
         return recipe(None, "there is no OPA binary on the controller to build it from (images_opa_binary)")
     if not parts.opa_binary.is_file():

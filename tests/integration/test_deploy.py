@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from support.workspace import Workspace, free_port
+from support.workspace import Workspace
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -57,14 +57,13 @@ def test_init_gives_the_same_bytes_again(workspace: Workspace) -> None:
     assert tree(folder) == first
 
 
-def test_deploying_again_changes_nothing_and_restarts_nothing(workspace: Workspace) -> None:
-    workspace.play("deploy").ok()
-    before = running(workspace)
+def test_deploying_again_changes_nothing_and_restarts_nothing(deployed: Workspace) -> None:
+    before = running(deployed)
     assert before
-    again = workspace.play("deploy", "-v").ok()
+    again = deployed.play("deploy", "-v").ok()
     assert changed_tasks(again.out) == 0
     assert "Nothing to change" in again.out
-    assert running(workspace) == before
+    assert running(deployed) == before
 
 
 def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> None:
@@ -89,16 +88,15 @@ def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> No
     assert 'version: "2.0.0"' in (workspace.folder / "manifest.yaml").read_text()
 
 
-def test_a_new_version_and_the_way_back(workspace: Workspace) -> None:
-    workspace.play("deploy").ok()
-    workspace.write_manifest(version="2.0.0")
+def test_a_new_version_and_the_way_back(deployed: Workspace) -> None:
+    deployed.write_manifest(version="2.0.0")
     failures: list[str] = []
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
             try:
-                answer = workspace.get()
+                answer = deployed.get()
                 if answer.status_code != 200:
                     failures.append(str(answer.status_code))
             except OSError as error:
@@ -107,30 +105,30 @@ def test_a_new_version_and_the_way_back(workspace: Workspace) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        workspace.play("deploy").ok()
-        assert workspace.get().json()["version"] == "2.0.0"
-        back = workspace.play("rollback").ok()
+        deployed.play("deploy").ok()
+        assert deployed.get().json()["version"] == "2.0.0"
+        back = deployed.play("rollback").ok()
     finally:
         stop.set()
         watcher.join()
     assert failures == []
     assert "Rollback successful  localhost  v1.0.0 (stable)" in back.out
-    assert workspace.get().json()["version"] == "1.0.0"
-    assert workspace.last("rollback")["version"] == "1.0.0"
+    assert deployed.get().json()["version"] == "1.0.0"
+    assert deployed.last("rollback")["version"] == "1.0.0"
 
 
-def test_a_release_that_never_turns_healthy_leaves_the_old_one(workspace: Workspace) -> None:
-    workspace.play("deploy").ok()
+def test_a_release_that_never_turns_healthy_leaves_the_old_one(deployed: Workspace) -> None:
+    live = deployed.get("/_swiftdeploy/routing").json()["live"]
     broken = '  healthcheck: {start_timeout: 4}\n  command: ["python3", "-c", "raise SystemExit(\'no database\')"]'
-    workspace.write_manifest(version="2.0.0", services=broken)
-    refused = workspace.play("deploy").failed()
+    deployed.write_manifest(version="2.0.0", services=broken)
+    refused = deployed.play("deploy").failed()
     assert "no database" in refused.out
-    assert "The blue slot goes on serving." in refused.out
-    assert workspace.get().json()["version"] == "1.0.0"
-    assert workspace.last("deploy_failed")["version"] == "2.0.0"
-    workspace.write_manifest(version="2.0.0")
-    workspace.play("deploy").ok()
-    assert workspace.get().json()["version"] == "2.0.0"
+    assert f"The {live} slot goes on serving." in refused.out
+    assert deployed.get().json()["version"] == "1.0.0"
+    assert deployed.last("deploy_failed")["version"] == "2.0.0"
+    deployed.write_manifest(version="2.0.0")
+    deployed.play("deploy").ok()
+    assert deployed.get().json()["version"] == "2.0.0"
 
 
 def test_a_denied_deploy_starts_nothing(workspace: Workspace) -> None:
@@ -180,7 +178,9 @@ def test_all_problems_of_a_manifest_at_once(make_workspace) -> None:
     workspace = make_workspace("process")
     manifest = workspace.folder / "manifest.yaml"
     manifest.write_text(
-        "services: {image: x, prot: 3000}\nnginx: {image: nginx, port: 99999}\nnetwork: {name: n, driver_type: bridge}\n"
+        "services: {image: x, prot: 3000}\n"
+        "nginx: {image: nginx, port: 99999}\n"
+        "network: {name: n, driver_type: bridge}\n"
     )
     for name in ("validate", "deploy", "init"):
         refused = workspace.play(name).failed()
@@ -250,34 +250,33 @@ def test_a_history_that_cannot_be_written_fails_the_play(make_workspace) -> None
     assert "record" in refused.text
 
 
-def test_secrets_reach_the_service_and_nothing_else(workspace: Workspace) -> None:
+def test_secrets_reach_the_service_and_nothing_else(deployed: Workspace) -> None:
     value = "pa\"ss $HOME \\ {{ 1 + 1 }} 'word"
     extra = "  secrets: [DB_PASSWORD]\n  env: {GREETING: \"a $HOME {{ 2 * 3 }} 'b'\"}"
-    workspace.write_manifest(services=extra)
-    missing = workspace.play("deploy").failed()
+    deployed.write_manifest(services=extra)
+    missing = deployed.play("deploy").failed()
     assert "DB_PASSWORD" in missing.out
-    ran = workspace.play("deploy", "-vvv", "--diff", environment={"DB_PASSWORD": value}).ok()
+    ran = deployed.play("deploy", "-vvv", "--diff", environment={"DB_PASSWORD": value}).ok()
     for form in (value, json.dumps(value)[1:-1]):
         assert form not in ran.text
-        assert form not in (workspace.folder / "history.jsonl").read_text()
+        assert form not in (deployed.folder / "history.jsonl").read_text()
         listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True).stdout
         assert form not in listed
-    if workspace.runtime == "docker":
-        words = ["docker", "inspect", "--format", "{{json .Config.Env}}", f"swiftdeploy-{workspace.name}-blue"]
+    live = deployed.get("/_swiftdeploy/routing").json()["live"]
+    if deployed.runtime == "docker":
+        words = ["docker", "inspect", "--format", "{{json .Config.Env}}", f"swiftdeploy-{deployed.name}-{live}"]
         environment = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     else:
-        slot = next(found for found in workspace.processes().values() if found.get("MODE"))
+        slot = next(found for found in deployed.processes().values() if found.get("MODE"))
         environment = [f"{name}={value}" for name, value in slot.items()]
     assert f"DB_PASSWORD={value}" in environment
     assert "GREETING=a $HOME {{ 2 * 3 }} 'b'" in environment
 
 
-def test_the_port_of_the_policy_engine_is_loopback_only(workspace: Workspace) -> None:
-    workspace.play("deploy").ok()
+def test_the_port_of_the_policy_engine_is_loopback_only(deployed: Workspace) -> None:
     listed = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
     addresses = {line.split()[3] for line in listed.splitlines()}
-    assert f"127.0.0.1:{workspace.opa_port}" in addresses
-    assert {address for address in addresses if address.endswith(f":{workspace.opa_port}")} == {
-        f"127.0.0.1:{workspace.opa_port}"
+    assert f"127.0.0.1:{deployed.opa_port}" in addresses
+    assert {address for address in addresses if address.endswith(f":{deployed.opa_port}")} == {
+        f"127.0.0.1:{deployed.opa_port}"
     }
-    assert free_port() != workspace.opa_port

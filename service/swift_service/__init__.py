@@ -1,0 +1,1 @@
+"""The bundled web service: three read endpoints, a fault injection endpoint, exact metrics."""
