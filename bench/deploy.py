@@ -76,8 +76,9 @@ def main() -> None:
             if runtime == "docker":
                 sides["bare compose"] = bare(workspace, ROUNDS)
             workspace.play("teardown", "-e", "clean=true").ok()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    print(f"commit {commit.stdout.strip()}, median of {ROUNDS} rounds, seconds (ratio to bare compose)\n")
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+    print(f"commit {commit}, median of {ROUNDS} rounds, seconds (ratio to bare compose)\n")
     print("| run | bare compose | docker runtime | process runtime |")
     print("|---|---|---|---|")
     for kind, seconds in sides["bare compose"].items():

@@ -146,7 +146,9 @@ class DockerRuntime(Runtime):
 
     def logs(self, program: str, lines: int) -> List[str]:
         done = run(["docker", "logs", "--tail", str(lines), self.container(program)])
-        return (done.out + done.err).splitlines()[-lines:] if done.ok else []
+        # What nginx prints to its standard output is the access log.
+        text = done.err if program == "nginx" else done.out + done.err
+        return text.splitlines()[-lines:] if done.ok else []
 
     def proxy_log(self) -> Dict[str, str]:
         return {"kind": "docker", "container": self.container("nginx")}
@@ -213,7 +215,9 @@ class ProcessRuntime(Runtime):
         return f"127.0.0.1:{self.ports[slot]}"
 
     def logs(self, program: str, lines: int) -> List[str]:
-        return tail(self.folder / "logs" / f"{program}.log", lines)
+        # What nginx prints to its standard output is the access log.
+        name = "nginx.err.log" if program == "nginx" else f"{program}.log"
+        return tail(self.folder / "logs" / name, lines)
 
     def proxy_log(self) -> Dict[str, str]:
         return {"kind": "file", "path": str(self.folder / "logs" / "nginx.log")}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 MODES = ("stable", "canary")
 # A delayed request holds a thread. So many may be held beside the ordinary threads of one worker.
 MOST_DELAYED = 128
-# Where the kernel says how many processes and threads this container may have.
-PIDS_LIMIT = Path("/sys/fs/cgroup/pids.max")
+# Where the kernel says how many processes and threads this container may have: cgroup v2, v1.
+PIDS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
 
 
 class SettingsError(ValueError):
@@ -77,7 +77,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def most_delayed(settings: Settings, pids_limit: Path = PIDS_LIMIT) -> int:
+def most_delayed(settings: Settings, pids_limits: Iterable[Path] = PIDS_LIMITS) -> int:
     """How many requests of one worker `chaos slow` may hold back at the same time.
 
     These threads come on top of the ordinary ones, so health checks and scrapes always find a free one.
@@ -85,9 +85,13 @@ def most_delayed(settings: Settings, pids_limit: Path = PIDS_LIMIT) -> int:
     """
     if not settings.canary:
         return 0
-    try:
-        limit = int(pids_limit.read_text())
-    except (OSError, ValueError):  # no limit ("max"), or not on Linux
-        return MOST_DELAYED
-    spare = limit // 2 - settings.workers * (settings.threads + 1) - 1
-    return max(1, min(MOST_DELAYED, spare // settings.workers))
+    most = MOST_DELAYED
+    for path in pids_limits:
+        try:
+            limit = int(path.read_text())
+        except (OSError, ValueError):  # another kind of cgroup, or no limit ("max")
+            continue
+        # Half of it stays free: for health checks, for whoever looks into the container.
+        spare = limit // 2 - settings.workers * (settings.threads + 1) - 1
+        most = min(most, spare // settings.workers)
+    return max(1, most)

@@ -77,9 +77,9 @@ def test_all_bad_variables_are_named_at_once() -> None:
 def test_threads_for_delayed_requests_exist_in_canary_mode_alone(tmp_path: Path) -> None:
     unlimited = tmp_path / "pids.max"
     unlimited.write_text("max\n")
-    assert most_delayed(read_settings({"MODE": "stable"}), unlimited) == 0
-    assert most_delayed(read_settings({"MODE": "canary"}), unlimited) == MOST_DELAYED
-    assert most_delayed(read_settings({"MODE": "canary"}), tmp_path / "missing") == MOST_DELAYED
+    assert most_delayed(read_settings({"MODE": "stable"}), [unlimited]) == 0
+    assert most_delayed(read_settings({"MODE": "canary"}), [unlimited]) == MOST_DELAYED
+    assert most_delayed(read_settings({"MODE": "canary"}), [tmp_path / "missing"]) == MOST_DELAYED
 
 
 @pytest.mark.parametrize("limit", [32, 64, 100, 256, 1000])
@@ -87,6 +87,6 @@ def test_threads_for_delayed_requests_fit_into_the_limit_of_processes(tmp_path: 
     file = tmp_path / "pids.max"
     file.write_text(f"{limit}\n")
     settings = read_settings({"MODE": "canary"})
-    places = most_delayed(settings, file)
+    places = most_delayed(settings, [tmp_path / "missing", file])
     assert 1 <= places <= MOST_DELAYED
     assert 1 + settings.workers * (1 + settings.threads + places) <= limit
