@@ -8,6 +8,7 @@ ruff check .
 ruff format --check .
 echo "== mypy"
 mypy src module_utils filter_plugins
+mypy library
 mypy action_plugins callback_plugins
 mypy service
 echo "== yamllint"

@@ -9,7 +9,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -218,24 +220,27 @@ def test_slow_chaos_does_not_reach_the_watchers(canary: FlaskClient) -> None:
     assert canary.post("/chaos", json={"mode": "recover"}).status_code == 200
 
 
-def test_more_delayed_requests_than_there_is_room_for_are_refused_at_once(build: Build) -> None:
+def test_more_delayed_requests_than_there_is_room_for_are_refused_at_once(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep, wake = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        asleep.set()
+        assert wake.wait(30)
+
+    monkeypatch.setattr("swift_service.app.time", SimpleNamespace(sleep=sleep, perf_counter=time.perf_counter))
     app = build("canary", delayed=1)
-    app.test_client().post("/chaos", json={"mode": "slow", "duration": 0.4})
-    codes: list[int] = []
-    together = threading.Barrier(3)
-
-    def call() -> None:
-        together.wait()
-        codes.append(app.test_client().get("/").status_code)
-
-    threads = [threading.Thread(target=call) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(codes) == [200, 503, 503]
-    app.test_client().post("/chaos", json={"mode": "recover"})
+    app.test_client().post("/chaos", json={"mode": "slow", "duration": 60})
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(lambda: app.test_client().get("/").status_code)
+        assert asleep.wait(30)
+        refused = app.test_client().get("/")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        wake.set()
+        assert held.result() == 200
     assert app.test_client().get("/").status_code == 200
+    assert counts(app.test_client())["GET", "/", "503"] == 1
 
 
 def test_path_labels_are_templates_and_strangers_share_one(canary: FlaskClient) -> None:
