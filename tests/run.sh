@@ -8,6 +8,14 @@ started=$(date +%s)
 tests/engine/up.sh
 tests/lint.sh
 
+echo "== molecule"
+log=$(mktemp)
+if ! molecule test --destroy=never >"$log" 2>&1; then
+    cat "$log"
+    exit 1
+fi
+rm -f "$log"
+
 echo "== tests"
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT

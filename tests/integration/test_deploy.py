@@ -68,11 +68,13 @@ def test_deploying_again_changes_nothing_and_restarts_nothing(deployed: Workspac
 
 def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> None:
     everything = tree(workspace.folder)
+    installed = workspace.extra.pop("parts_dir")
     fresh = workspace.play("deploy", "--check", "--diff").ok()
     assert "Would deploy  localhost  v1.0.0 (stable)" in fresh.out
     assert "listen" in fresh.out
     assert tree(workspace.folder) == everything
 
+    workspace.extra["parts_dir"] = installed
     workspace.play("deploy").ok()
     before, everything = running(workspace), tree(workspace.folder / "generated")
     lines = len(workspace.history())
