@@ -26,6 +26,19 @@ options:
     description: Hash that this configuration reports of itself.
     type: str
     required: true
+  slot:
+    description: Slot that the configuration routes to.
+    type: str
+    choices: [blue, green]
+    required: true
+  introduce:
+    description:
+      - Text of a configuration that knows O(slot) but gives it no traffic yet. It is loaded first, and the slot has to
+        answer through nginx before the traffic moves.
+    type: str
+  introduce_hash:
+    description: Hash that O(introduce) reports of itself.
+    type: str
   drain_timeout:
     description: Seconds to wait for requests in flight.
     type: float
@@ -50,6 +63,7 @@ EXAMPLES = r"""
     stack: "{{ stack_options }}"
     config: "{{ render_nginx.text }}"
     config_hash: "{{ render_nginx.hash }}"
+    slot: green
 """
 
 RETURN = r"""
@@ -57,6 +71,10 @@ drained:
   description: Whether all old workers ended in time.
   returned: success
   type: bool
+introduce_s:
+  description: Seconds until the slot answered through nginx, before any traffic moved.
+  returned: success
+  type: float
 reload_s:
   description: Seconds from the signal until nginx reported the new configuration.
   returned: success
@@ -84,7 +102,11 @@ def main() -> None:
             "config": {"type": "str", "required": True},
             "config_hash": {"type": "str", "required": True},
             "drain_timeout": {"type": "float", "default": 35.0},
+            "slot": {"type": "str", "required": True, "choices": ["blue", "green"]},
+            "introduce": {"type": "str"},
+            "introduce_hash": {"type": "str"},
         },
+        required_together=[("introduce", "introduce_hash")],
         supports_check_mode=True,
     )
     params: Dict[str, Any] = module.params
@@ -96,16 +118,19 @@ def main() -> None:
     if module.check_mode:
         serving = routing.loaded(options["base_url"])
         changed = serving is None or serving["config"] != params["config_hash"] or before != params["config"]
-        module.exit_json(changed=changed, diff=diff if changed else {}, drained=True, reload_s=0.0, drain_s=0.0)
+        module.exit_json(
+            changed=changed, diff=diff if changed else {}, drained=True, introduce_s=0.0, reload_s=0.0, drain_s=0.0
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         result = routing.switch(
             make(options),
             folder,
-            params["config"],
-            params["config_hash"],
+            routing.Config(params["config"], params["config_hash"]),
             base_url=options["base_url"],
             drain=params["drain_timeout"],
+            introduce=routing.Config(params["introduce"], params["introduce_hash"]) if params["introduce"] else None,
+            slot=params["slot"],
         )
     except (routing.RoutingError, OSError) as error:
         module.fail_json(msg=str(error))

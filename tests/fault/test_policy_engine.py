@@ -42,7 +42,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 ANSWERS = {
     "not JSON": (200, b"<html>proxy login</html>", "not JSON"),
     "server error": (500, b'{"code": "internal_error"}', "500"),
-    "undefined": (200, b"{}", "undefined"),
+    "undefined": (200, b"{}", "has no decision"),
     "a text for a truth": (200, b'{"result": {"allow": "true", "reasons": []}}', "allow"),
 }
 
