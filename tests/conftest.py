@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.workspace import Workspace
+from support.workspace import REPOSITORY, Workspace
+
+
+@pytest.fixture(scope="session")
+def opa_binary() -> str:
+    """The OPA that a deploy would use, fetched or built when it is not there yet."""
+    script = REPOSITORY / "tests" / "support" / "opa.sh"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run([str(script)], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.fixture(scope="session")

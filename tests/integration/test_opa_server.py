@@ -52,19 +52,6 @@ ALLOW = {
 }
 
 
-@pytest.fixture(scope="session")
-def opa_binary() -> str:
-    named = os.environ.get("SWIFTDEPLOY_TEST_OPA")
-    places = [Path(named)] if named else []
-    on_path = shutil.which("opa")
-    places += [Path(on_path)] if on_path else []
-    places += [*sorted((ROOT / ".cache" / "parts").glob("opa*")), Path("/tmp/opabin/opa")]
-    for place in places:
-        if place.is_file() and os.access(place, os.X_OK):
-            return str(place)
-    pytest.fail("no OPA binary: put opa on the PATH or its path into SWIFTDEPLOY_TEST_OPA")
-
-
 # --- the real OPA ---------------------------------------------------------------------------------
 
 

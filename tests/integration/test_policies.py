@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,19 +18,6 @@ from swiftdeploy_target.opa import classify
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
 DOMAINS = ("infrastructure", "canary")
-
-
-@pytest.fixture(scope="session")
-def opa_binary() -> str:
-    named = os.environ.get("SWIFTDEPLOY_TEST_OPA")
-    places = [Path(named)] if named else []
-    on_path = shutil.which("opa")
-    places += [Path(on_path)] if on_path else []
-    places += [*sorted((ROOT / ".cache" / "parts").glob("opa*")), Path("/tmp/opabin/opa")]
-    for place in places:
-        if place.is_file() and os.access(place, os.X_OK):
-            return str(place)
-    pytest.fail("no OPA binary: put opa on the PATH or its path into SWIFTDEPLOY_TEST_OPA")
 
 
 def run(*command: str, given_input: str | None = None) -> subprocess.CompletedProcess[str]:
