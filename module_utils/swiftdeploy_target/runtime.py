@@ -39,8 +39,8 @@ def detect_docker(timeout: float = 6.0) -> Engine:
     except ValueError:
         data = {}
     if not data.get("ServerVersion"):
-        errors = data.get("ServerErrors") or [info.text.splitlines()[-1] if info.text else "no answer"]
-        return Engine(False, f"no Docker engine answers ({errors[0]})")
+        errors = data.get("ServerErrors") or info.err.strip().splitlines()[-1:] or ["docker info says nothing"]
+        return Engine(False, f"no Docker engine answers: {errors[0]}")
     compose = run(["docker", "compose", "version", "--short"], timeout)
     match = _VERSION.search(compose.out)
     if not compose.ok or match is None:

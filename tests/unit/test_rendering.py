@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.workspace import free_port, wait_until
 from swiftdeploy import release, rendering, words
 from swiftdeploy_target import stack
-from swiftdeploy_target.runtime import Engine
+from swiftdeploy_target.runtime import Engine, detect_docker
 
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=60)
 NASTY = [
@@ -190,3 +190,12 @@ def test_slots_listen_beside_what_is_taken() -> None:
     assert stack.slot_ports(3000, [8080, 8181]) == {"blue": 3000, "green": 3001}
     assert stack.slot_ports(8080, [8080, 8181]) == {"blue": 8081, "green": 8082}
     assert stack.slot_ports(65535, []) == {"blue": 65535, "green": 65534}
+
+
+def test_an_engine_that_is_not_there_is_told_in_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    found = detect_docker()
+    assert not found.usable
+    assert found.detail.startswith("no Docker engine answers: ")
+    assert len(found.detail.splitlines()) == 1
+    assert len(found.detail) < 200
