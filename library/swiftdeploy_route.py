@@ -31,6 +31,10 @@ options:
     type: str
     choices: [blue, green]
     required: true
+  place_only:
+    description: Test the configuration and put it in place, but do not reload, since nginx is started anew afterwards.
+    type: bool
+    default: false
   introduce:
     description:
       - Text of a configuration that knows O(slot) but gives it no traffic yet. It is loaded first, and the slot has to
@@ -103,6 +107,7 @@ def main() -> None:
             "config_hash": {"type": "str", "required": True},
             "drain_timeout": {"type": "float", "default": 35.0},
             "slot": {"type": "str", "required": True, "choices": ["blue", "green"]},
+            "place_only": {"type": "bool", "default": False},
             "introduce": {"type": "str"},
             "introduce_hash": {"type": "str"},
         },
@@ -131,6 +136,7 @@ def main() -> None:
             drain=params["drain_timeout"],
             introduce=routing.Config(params["introduce"], params["introduce_hash"]) if params["introduce"] else None,
             slot=params["slot"],
+            place_only=params["place_only"],
         )
     except (routing.RoutingError, OSError) as error:
         module.fail_json(msg=str(error))

@@ -71,6 +71,7 @@ def switch(
     drain: float,
     introduce: Optional[Config],
     slot: str,
+    place_only: bool = False,
 ) -> Dict[str, Any]:
     """Bring nginx to ``final``, which routes to ``slot``, and wait for the old workers' end.
 
@@ -79,7 +80,7 @@ def switch(
     (nginx keeps addresses that it has found over a reload, but is without one for a moment when a name is new.)
 
     Answers {"changed", "drained", "introduce_s", "reload_s", "drain_s"}. ``drained`` is False when workers were
-    still busy after ``drain`` seconds. When nginx does not run, the file is only put in place.
+    still busy after ``drain`` seconds. When nginx does not run, or with ``place_only``, the file is only put in place.
     Raises RoutingError.
     """
     path = folder / CONFIG_NAME
@@ -88,7 +89,7 @@ def switch(
     result: Dict[str, Any] = {"changed": True, "drained": True, "introduce_s": 0.0, "reload_s": 0.0, "drain_s": 0.0}
     if before == final.text.encode() and serving is not None and serving["config"] == final.hash:
         return {**result, "changed": False}
-    if not runtime.running().get("nginx"):
+    if place_only or not runtime.running().get("nginx"):
         check(runtime, folder, final.text)
         (folder / CANDIDATE_NAME).replace(path)
         return {**result, "changed": before != final.text.encode()}

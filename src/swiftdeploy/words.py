@@ -20,7 +20,7 @@ def outcome(plan: Mapping[str, Any], operation: str, host: str, *, check: bool) 
     """
     release = plan["release"]
     done, would, already = VERBS[operation]
-    changed = bool(plan["start"])
+    changed = bool(plan["changed"])
     word = already if not changed else would if check else done
     return {
         "fields": {

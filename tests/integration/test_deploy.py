@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from support.workspace import Workspace
+from support.workspace import Workspace, free_port
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -117,6 +117,23 @@ def test_a_new_version_and_the_way_back(deployed: Workspace) -> None:
     assert "Rollback successful  localhost  v1.0.0 (stable)" in back.out
     assert deployed.get().json()["version"] == "1.0.0"
     assert deployed.last("rollback")["version"] == "1.0.0"
+
+
+def test_a_changed_setting_of_nginx_is_loaded(deployed: Workspace) -> None:
+    body = b"x" * 2048
+    assert requests.post(deployed.url, data=body, timeout=5).status_code == 405
+    deployed.write_manifest(nginx="  max_body: 1k")
+    changed = deployed.play("deploy").ok()
+    assert "Deployment successful" in changed.out
+    assert requests.post(deployed.url, data=body, timeout=5).status_code == 413
+
+    old = deployed.port
+    deployed.port = free_port()
+    deployed.write_manifest()
+    deployed.play("deploy").ok()
+    assert deployed.get().status_code == 200
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", old)) != 0
 
 
 def test_a_release_that_never_turns_healthy_leaves_the_old_one(deployed: Workspace) -> None:

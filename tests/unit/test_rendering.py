@@ -157,6 +157,17 @@ def test_ours_wins_over_the_users_environment() -> None:
     assert found["PORT"] == "4000"
 
 
+def test_a_summary_says_what_was_done() -> None:
+    kept = release.make_release(release.make_spec(manifest(), "stable", "docker", {}), "blue", "2026-01-02T03:04:05Z")
+    done = words.outcome({"release": kept, "changed": True}, "deploy", "web1", check=False)
+    assert done["summary"] == "Deployment successful  web1  v1.0.0 (stable)"
+    assert done["fields"]["changed"]
+    dry = words.outcome({"release": kept, "changed": True}, "rollback", "web1", check=True)
+    assert dry["summary"] == "Would roll back  web1  v1.0.0 (stable)"
+    none = words.outcome({"release": kept, "changed": False}, "promote", "web1", check=False)
+    assert none["summary"] == "Nothing to change  web1  v1.0.0 (stable)"
+
+
 def test_every_reason_of_a_denial_has_a_line_of_its_own() -> None:
     assert words.refusal("a\nb", "web1", denied=True) == "DENIED  web1  a\nDENIED  web1  b"
     assert words.refusal("a\nb", "web1", denied=False) == "FAILED  web1  a\nb"
