@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.workspace import wait_until
 from swiftdeploy import history
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -377,13 +378,17 @@ def test_an_interrupted_run_still_shows_what_failed(project: Project) -> None:
 - name: Go on
   swiftdeploy_step: {msg: still going}
 - name: Wait
-  ansible.builtin.wait_for: {path: "{{ playbook_dir }}/go", timeout: 60}
+  ansible.builtin.command:
+    chdir: "{{ playbook_dir }}"
+    argv: [sh, -c, "touch waiting; while [ ! -e go ]; do sleep 0.1; done"]
 """
     process = project.start(plays(tasks, hosts="web1,web2"))
     assert process.stdout is not None
     try:
         seen = process.stdout.readline()
         assert "still going" in seen
+        # Python loses an interrupt that arrives while it forks; once the task runs, nothing forks any more.
+        wait_until((project.folder / "waiting").exists, "the task to run", 60)
         process.send_signal(signal.SIGINT)
         rest, _none = process.communicate(timeout=60)
     finally:
