@@ -33,7 +33,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         arguments = self._task.args
-        manifest, context = arguments["manifest"], arguments["context"]
+        context = arguments["context"]
         host = str(variables["inventory_hostname"])
         seen = self._module("swiftdeploy_stack", arguments["stack"], variables)
         if seen.get("failed"):
@@ -49,10 +49,8 @@ class ActionModule(ActionBase):
             "timestamp": at,
             "check": self._task.check_mode,
         }
-        service = manifest["services"]["name"]
         return {
             "changed": False,
-            "service": service,
             "status": {"observed": observed, "evidence": evidence, "policy": policy},
             "swiftdeploy_event": record,
             "swiftdeploy_output": status.text(host, at, observed, evidence, policy),

@@ -72,11 +72,3 @@ def release(stack_dir: Path, run_id: str) -> bool:
     (stack_dir / FILE_NAME).unlink()
     sync_folder(stack_dir)
     return True
-
-
-def describe(present: Holder, host: str) -> str:
-    """One sentence for a person about a lock that is in the way."""
-    return (
-        f"{present.get('actor')} holds {host} since {present.get('since')} for "
-        f"{present.get('action')} (run {present.get('run_id')})"
-    )
