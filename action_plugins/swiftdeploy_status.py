@@ -10,7 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
-    from swiftdeploy import status
+    from swiftdeploy import measurement, status
 except ImportError as error:
     raise AnsibleActionFail(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
         variables: dict[str, Any],
     ) -> dict[str, Any]:
         host = str(variables["inventory_hostname"])
-        manifest, services = arguments["manifest"], arguments["manifest"]["services"]
+        manifest = arguments["manifest"]
         running = [name for name in ("blue", "green") if observed["slots"][name]["address"]]
         if not running:
             return {}
@@ -76,21 +76,8 @@ class ActionModule(ActionBase):
         task = self._task.copy()
         task.action = "swiftdeploy_metrics"
         task.args = {
-            "slots": [
-                {
-                    "slot": name,
-                    "url": f"http://{observed['slots'][name]['address']}{services['metrics']['path']}",
-                    "match": [observed["slots"][name]["address"], observed["slots"][name]["upstream"], name],
-                }
-                for name in running
-            ],
+            **measurement.arguments(manifest, observed, running),
             "window_seconds": 0 if earlier else FIRST_WINDOW,
-            "timeout": services["healthcheck"]["timeout"],
-            "names": services["metrics"],
-            "exclude_paths": sorted(
-                {"/chaos", "/healthz", "/metrics", services["healthcheck"]["path"], services["metrics"]["path"]}
-            ),
-            "proxy_log": observed["proxy_log"],
         }
         if earlier:
             task.args["first_samples"] = earlier

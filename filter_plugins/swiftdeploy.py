@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import launch, release, rendering, words
-    from swiftdeploy_target import state
+    from swiftdeploy import canary, measurement, release, rendering, starting, words
+    from swiftdeploy_target import state as host_state
 except ImportError as error:  # pragma: no cover
     raise AnsibleFilterError(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
@@ -42,25 +41,35 @@ def sd_below(files: list[dict[str, str]], folder: str) -> list[dict[str, str]]:
     return [{**entry, "path": f"{folder}/{entry['path']}"} for entry in files]
 
 
-def sd_program_files(wanted: dict[str, Any], program: str, stack_dir: str, supervisord: str) -> list[dict[str, str]]:
-    """All files that the process runtime needs to start ``program`` with ``wanted`` {"argv", "cwd", "env"}."""
-    described = json.dumps({**wanted, "mark": stack_dir}, indent=2, sort_keys=True, default=str) + "\n"
-    empty = [f"{folder}/.keep" for folder in ("run", "logs", "tmp", f"slots/{program}")]
-    return [
-        {"path": "launch.py", "content": Path(launch.__file__).read_text(encoding="utf-8"), "mode": "0644"},
-        {"path": "supervisord.conf", "content": supervisord, "mode": "0644"},
-        # It may hold secrets.
-        {"path": f"programs/{program}.json", "content": described, "mode": "0600"},
-        *({"path": path, "content": "", "mode": "0644"} for path in empty),
-    ]
-
-
-def sd_env_file_pair(pair: tuple[str, str]) -> str:
-    """A (name, value) pair as a line of an env file."""
+def sd_slot_files(
+    plan: dict[str, Any], stack: dict[str, Any], secrets: dict[str, str], compose: str, supervisord: str
+) -> dict[str, Any]:
+    """What a release is started from."""
     try:
-        return rendering.env_file_line(*pair)
+        return starting.slot_files(plan, stack, secrets, compose, supervisord)
     except ValueError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def sd_walk(
+    settings: dict[str, Any], observed: dict[str, Any], spec: dict[str, Any], pause_at: Any, resume: bool
+) -> dict[str, Any]:
+    """The weights that a promotion to canary walks, or {"problem": why it cannot}."""
+    state, present = observed["state"], observed["state"]["canary"]
+    live = state["slots"].get(state["live"])
+    if live is not None and release.same_release(live, spec):
+        return {"steps": [], "final": 100}
+    held = state["slots"].get(present["slot"]) if present else None
+    same = held is not None and release.same_release(held, spec)
+    try:
+        return canary.walk(settings, present, same=same, pause_at=str(pause_at), resume=resume)
+    except canary.WalkError as error:
+        return {"problem": str(error)}
+
+
+def sd_timings(result: dict[str, Any]) -> dict[str, float]:
+    """What a module says of its times: the keys that end with _s."""
+    return {key: value for key, value in result.items() if key.endswith("_s") and isinstance(value, int | float)}
 
 
 def sd_secrets(given: dict[str, str], names: list[str]) -> dict[str, str]:
@@ -129,12 +138,22 @@ class FilterModule:
             "sd_release": release.make_release,
             "sd_same_code": release.same_code,
             "sd_environment": release.environment_of,
-            "sd_last_good": state.last_good,
+            "sd_last_good": host_state.last_good,
             "sd_plan": release.plan,
             "sd_policy_files": sd_policy_files,
             "sd_below": sd_below,
-            "sd_program_files": sd_program_files,
-            "sd_env_file_pair": sd_env_file_pair,
+            "sd_program_files": starting.program_files,
+            "sd_slot_files": sd_slot_files,
+            "sd_goal": release.goal,
+            "sd_shares": release.shares,
+            "sd_addressed": release.addressed,
+            "sd_walk": sd_walk,
+            "sd_timings": sd_timings,
+            "sd_measurement": measurement.arguments,
+            "sd_no_target": words.no_target,
+            "sd_kept": host_state.kept,
+            "sd_promoted": words.promoted,
+            "sd_moved": words.moved,
             "sd_secrets": sd_secrets,
             "sd_chaos_body": sd_chaos_body,
             "sd_query": sd_query,

@@ -69,56 +69,11 @@ gateway:
   description: The address under which nginx sees requests of this host, besides loopback; null where there is none.
   returned: success
   type: str
-log:
-  description: The last lines that the program printed.
-  returned: failure
-  type: list
-  elements: str
 """
 
-import time
-from typing import Any, Dict, Optional
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.http import try_get
-from ansible.module_utils.swiftdeploy_target.runtime import Runtime, make
-
-FIRST_INTERVAL = 0.05
-GONE_SECONDS = 3.0
-
-
-def question(runtime: Runtime, program: str, url: Optional[str], health_path: str) -> Optional[str]:
-    """What to ask now, None while the program has no address yet."""
-    if url is not None:
-        return url
-    address = runtime.address(program)
-    return f"http://{address}{health_path}" if address else None
-
-
-def wait(runtime: Runtime, params: Dict[str, Any]) -> Dict[str, Any]:
-    """{"ok", "seconds", "why"}."""
-    program, options = params["program"], params["stack"]
-    started = time.monotonic()
-    pause, why, last_seen = FIRST_INTERVAL, "it has no address", started
-    while True:
-        url = question(runtime, program, params["url"], options["health_path"])
-        answer = None
-        if url is not None:
-            answer, why = try_get(url, float(options["health_timeout"]))
-        now = time.monotonic()
-        if answer is not None and 200 <= answer.status < 300:
-            return {"ok": True, "seconds": round(now - started, 3), "why": ""}
-        if answer is not None:
-            why = f"it answers {answer.status}"
-        if runtime.running().get(program):
-            last_seen = now
-        if now - last_seen > GONE_SECONDS:
-            return {"ok": False, "seconds": round(now - started, 3), "why": "it keeps ending by itself"}
-        if now - started > params["timeout"]:
-            return {"ok": False, "seconds": round(now - started, 3), "why": why}
-        # Quick at first, so that a fast start is seen at once; then at the pace that was asked for.
-        time.sleep(min(pause, params["interval"]))
-        pause *= 1.3
+from ansible.module_utils.swiftdeploy_target.health import await_program, complaint
+from ansible.module_utils.swiftdeploy_target.runtime import make
 
 
 def main() -> None:
@@ -136,15 +91,19 @@ def main() -> None:
     )
     if module.check_mode:
         module.exit_json(changed=False, seconds=0.0)
-    runtime = make(module.params["stack"])
-    result = wait(runtime, module.params)
+    params = module.params
+    runtime = make(params["stack"])
+    result = await_program(
+        runtime,
+        params["program"],
+        params["stack"],
+        timeout=params["timeout"],
+        interval=params["interval"],
+        url=params["url"],
+    )
     if not result["ok"]:
-        log = runtime.logs(module.params["program"], module.params["lines"])
-        shown = "\n".join(f"    {line}" for line in log) or "    (it printed nothing)"
         module.fail_json(
-            msg=f"{module.params['program']} was not healthy after {result['seconds']:.1f} s: {result['why']}. "
-            f"Its last lines:\n{shown}",
-            log=log,
+            msg=complaint(runtime, params["program"], result, params["lines"]),
             seconds=result["seconds"],
         )
     module.exit_json(changed=False, seconds=result["seconds"], gateway=runtime.gateway())

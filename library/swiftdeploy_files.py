@@ -89,25 +89,14 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import run
-from ansible.module_utils.swiftdeploy_target.files import mode_of, read_bytes, write_atomic
-
-
-def inside(root: Path, path: str) -> Path:
-    """``path`` below ``root``; ValueError for one that would leave it."""
-    target = root / path
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ValueError(f"{path} is not a path below {root}")
-    return target
-
-
-def difference(path: Path, before: bytes, after: bytes) -> Dict[str, str]:
-    """One entry of Ansible's diff."""
-    return {
-        "before": before.decode(errors="replace"),
-        "after": after.decode(errors="replace"),
-        "before_header": str(path),
-        "after_header": str(path),
-    }
+from ansible.module_utils.swiftdeploy_target.files import (
+    difference,
+    differences,
+    inside,
+    install,
+    outdated,
+    read_bytes,
+)
 
 
 def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
@@ -151,15 +140,10 @@ def main() -> None:
     )
     params = module.params
     root = Path(params["root"])
-    writes, removals, diffs = [], [], []
+    removals = []
     try:
-        for entry in params["files"]:
-            target, data, mode = inside(root, entry["path"]), entry["content"].encode(), int(entry["mode"], 8)
-            before = read_bytes(target)
-            if before != data or mode_of(target) != mode:
-                writes.append((target, data, mode))
-                if before != data and not params["secret"]:
-                    diffs.append(difference(target, before or b"", data))
+        writes = outdated(root, params["files"])
+        diffs = [] if params["secret"] else differences(writes)
         wanted = {inside(root, entry["path"]) for entry in params["files"]}
         stray = [path for path in root.glob(params["only"]) if path.is_file()] if params["only"] else []
         for target in [*(inside(root, path) for path in params["absent"]), *stray]:
@@ -176,15 +160,13 @@ def main() -> None:
             )
         if not module.check_mode and (writes or removals):
             root.mkdir(parents=True, exist_ok=True, mode=int(params["root_mode"], 8))
-            for target, data, mode in writes:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(target, data, mode)
+            install(writes)
             for target in removals:
                 with contextlib.suppress(FileNotFoundError):
                     target.unlink()
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"cannot install the files below {root}: {error}")
-    changed = [str(target.relative_to(root)) for target in [*(write[0] for write in writes), *removals]]
+    changed = [str(target.relative_to(root)) for target in [*(write.path for write in writes), *removals]]
     module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs)
 
 

@@ -10,9 +10,11 @@ module: swiftdeploy_route
 short_description: Bring nginx to a configuration without failing a request
 version_added: "0.1.0"
 description:
-  - Tests the configuration with the nginx that serves, moves it into place, reloads, waits until nginx itself
-    reports it, and waits for the end of the workers that still serve the old one.
-  - An invalid configuration is never loaded.
+  - Tests the configuration with the nginx that serves, moves it into place, reloads, and waits until nginx itself
+    reports it. An invalid configuration is never loaded.
+  - Then it writes down who has the traffic. Then, where O(stop) names a slot, it waits for the end of the workers that
+    still serve an earlier configuration and for the requests that the slot itself is working on, stops that slot,
+    and removes what no kept release needs any more.
 options:
   stack:
     description: The C(options) that C(swiftdeploy_stack) returned for this host.
@@ -27,7 +29,7 @@ options:
     type: str
     required: true
   slot:
-    description: Slot that the configuration routes to.
+    description: Slot that the configuration brings traffic to; it is verified through nginx with O(introduce).
     type: str
     choices: [blue, green]
     required: true
@@ -43,8 +45,46 @@ options:
   introduce_hash:
     description: Hash that O(introduce) reports of itself.
     type: str
+  canary_off:
+    description:
+      - Take all traffic from the canary first, at once and in every worker of nginx, before anything is loaded. It
+        stays so until the slot is stopped by a later call.
+    type: bool
+    default: false
+  commit:
+    description:
+      - What to write down once the configuration is loaded. V(live), O(release) has all traffic; V(canary), O(slot) has
+        O(weight) percent; V(back), the canary has none and is not gone on with; V(nothing).
+    type: str
+    choices: [live, canary, back, nothing]
+    default: nothing
+  release:
+    description: With O(commit=live), the release record.
+    type: dict
+  leaves:
+    description: With O(commit=live), what becomes of the release that was live.
+    type: str
+    choices: [replaced, rolled_back]
+    default: replaced
+  weight:
+    description: With O(commit=canary), percent of the traffic.
+    type: int
+    default: 0
+  stop:
+    description: Slot to drain and stop, since this configuration gives it nothing.
+    type: str
+    choices: [blue, green]
+  forget:
+    description: Whether the release in the slot of O(stop) is not kept there.
+    type: bool
+    default: false
+  files:
+    description: Files to write below the stack's folder when all is done, each with C(path) and C(content).
+    type: list
+    elements: dict
+    default: []
   drain_timeout:
-    description: Seconds to wait for requests in flight.
+    description: Seconds to wait for requests in flight. nginx closes what is left then.
     type: float
     default: 35.0
 attributes:
@@ -52,7 +92,7 @@ attributes:
     description: Lets nginx judge the configuration where nginx is to be had, and loads nothing.
     support: full
   diff_mode:
-    description: Shows the change of nginx.conf.
+    description: Shows the change of nginx.conf and of the files.
     support: full
   idempotent:
     description: A configuration that is already loaded is left alone.
@@ -72,7 +112,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 drained:
-  description: Whether all old workers ended in time.
+  description: Whether all old workers, and the stopped slot's own requests, ended in time.
+  returned: success
+  type: bool
+stopped:
+  description: Whether a slot was, or would be, stopped.
   returned: success
   type: bool
 introduce_s:
@@ -80,22 +124,106 @@ introduce_s:
   returned: success
   type: float
 reload_s:
-  description: Seconds from the signal until nginx reported the new configuration.
+  description: Seconds until nginx reported the new configuration.
   returned: success
   type: float
 drain_s:
-  description: Seconds until the last old worker had ended.
+  description: Seconds until the last request of an earlier configuration had ended.
   returned: success
   type: float
+stop_s:
+  description: Seconds until the slot without traffic had ended.
+  returned: success
+  type: float
+log:
+  description: The last lines that the stopped slot had printed.
+  returned: with O(stop)
+  type: list
+  elements: str
+removed:
+  description: What was removed because no kept release needs it, in words.
+  returned: success
+  type: list
+  elements: str
+problems:
+  description: What could not be removed, in words. It is tried again after the next switch.
+  returned: success
+  type: list
+  elements: str
 """
 
+import time
 from pathlib import Path
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import routing
-from ansible.module_utils.swiftdeploy_target.files import read_bytes
-from ansible.module_utils.swiftdeploy_target.runtime import make
+from ansible.module_utils.swiftdeploy_target import lock, routing, state
+from ansible.module_utils.swiftdeploy_target.files import difference, differences, install, outdated, read_bytes
+from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
+
+LOG_LINES = 20
+NO_TIMES = {"introduce_s": 0.0, "reload_s": 0.0, "drain_s": 0.0, "stop_s": 0.0}
+
+
+def advance(current: state.State, params: Dict[str, Any]) -> state.State:
+    """The state after the traffic has moved. Pure."""
+    options = params["stack"]
+    if params["commit"] == "live":
+        after = state.commit(current, params["release"], options["runtime"], params["leaves"])
+    elif params["commit"] == "canary":
+        after = state.with_canary(current, params["slot"], params["weight"])
+    elif params["commit"] == "back":
+        after = {**current, "canary": None}
+    else:
+        after = current
+    programs = {key: options[key] for key in ("nginx", "nginx_version", "supervisord") if options.get(key)}
+    return {**after, "programs": programs or current.get("programs")}
+
+
+def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, Any]:
+    """Move the traffic, remember it, stop what has none. Raises RoutingError, RuntimeFaultError, StateError, OSError."""
+    options = params["stack"]
+    stack_dir = folder.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if params["canary_off"]:
+        routing.turn_off(folder)
+    moved = routing.move(
+        runtime,
+        folder,
+        routing.Config(params["config"], params["config_hash"]),
+        base_url=options["base_url"],
+        introduce=routing.Config(params["introduce"], params["introduce_hash"]) if params["introduce"] else None,
+        slot=params["slot"],
+        place_only=params["place_only"],
+    )
+    before = state.load(stack_dir, options["service"])
+    current = state.reconcile(before, routing.loaded(options["base_url"]))
+    after = advance(current, params)
+    if after != before:
+        state.save(stack_dir, after)
+    result = {**NO_TIMES, "introduce_s": moved.introduce_s, "reload_s": moved.reload_s, "drained": True}
+    stopped, log = False, []
+    if params["stop"]:
+        log = runtime.logs(params["stop"], LOG_LINES)
+        began = time.monotonic()
+        result["drained"] = routing.drain(runtime, moved.old_workers, params["drain_timeout"])
+        drained = time.monotonic()
+        stopped = runtime.stop(params["stop"])
+        result["drain_s"], result["stop_s"] = round(drained - began, 3), round(time.monotonic() - drained, 3)
+        if params["forget"]:
+            after = state.without(after, params["stop"])
+            state.save(stack_dir, after)
+    if params["stop"] or not params["canary_off"]:
+        routing.turn_on(folder)
+    install(outdated(stack_dir, params["files"]))
+    return {
+        **result,
+        "changed": moved.changed or stopped,
+        "stopped": stopped,
+        "log": log,
+        "removed": [],
+        "problems": [],
+    }
 
 
 def main() -> None:
@@ -106,41 +234,53 @@ def main() -> None:
             "config": {"type": "str", "required": True},
             "config_hash": {"type": "str", "required": True},
             "drain_timeout": {"type": "float", "default": 35.0},
-            "slot": {"type": "str", "required": True, "choices": ["blue", "green"]},
+            "slot": {"type": "str", "required": True, "choices": list(state.SLOTS)},
             "place_only": {"type": "bool", "default": False},
             "introduce": {"type": "str"},
             "introduce_hash": {"type": "str"},
+            "canary_off": {"type": "bool", "default": False},
+            "commit": {"type": "str", "choices": ["live", "canary", "back", "nothing"], "default": "nothing"},
+            "release": {"type": "dict"},
+            "leaves": {"type": "str", "choices": ["replaced", "rolled_back"], "default": "replaced"},
+            "weight": {"type": "int", "default": 0},
+            "stop": {"type": "str", "choices": list(state.SLOTS)},
+            "forget": {"type": "bool", "default": False},
+            "files": {"type": "list", "elements": "dict", "default": []},
         },
         required_together=[("introduce", "introduce_hash")],
+        required_if=[("commit", "live", ["release"])],
         supports_check_mode=True,
     )
     params: Dict[str, Any] = module.params
+    params["files"] = [{"mode": "0644", **entry} for entry in params["files"]]
     options = params["stack"]
-    folder = Path(options["stack_dir"]) / "config"
-    path = folder / routing.CONFIG_NAME
-    before = (read_bytes(path) or b"").decode(errors="replace")
-    diff = {"before": before, "after": params["config"], "before_header": str(path), "after_header": str(path)}
-    if module.check_mode:
-        serving = routing.loaded(options["base_url"])
-        changed = serving is None or serving["config"] != params["config_hash"] or before != params["config"]
-        module.exit_json(
-            changed=changed, diff=diff if changed else {}, drained=True, introduce_s=0.0, reload_s=0.0, drain_s=0.0
-        )
+    stack_dir = Path(options["stack_dir"])
+    path = stack_dir / "config" / routing.CONFIG_NAME
+    runtime = make(options)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        result = routing.switch(
-            make(options),
-            folder,
-            routing.Config(params["config"], params["config_hash"]),
-            base_url=options["base_url"],
-            drain=params["drain_timeout"],
-            introduce=routing.Config(params["introduce"], params["introduce_hash"]) if params["introduce"] else None,
-            slot=params["slot"],
-            place_only=params["place_only"],
-        )
-    except (routing.RoutingError, OSError) as error:
+        before = read_bytes(path) or b""
+        serving = routing.loaded(options["base_url"])
+        settled = serving is not None and serving["config"] == params["config_hash"]
+        diff = differences(outdated(stack_dir, params["files"]))
+        if not settled or before != params["config"].encode():
+            diff = [difference(path, before, params["config"].encode()), *diff]
+        if module.check_mode:
+            stops = bool(params["stop"]) and bool(runtime.running().get(params["stop"]))
+            module.exit_json(
+                changed=not settled or stops,
+                diff=diff,
+                drained=True,
+                stopped=stops,
+                removed=[],
+                problems=[],
+                **NO_TIMES,
+            )
+        stack_dir.mkdir(parents=True, exist_ok=True)
+        with lock.working(stack_dir, options.get("run_id")):
+            result = apply(runtime, stack_dir / "config", params)
+    except (routing.RoutingError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(diff=diff if result["changed"] else {}, **result)
+    module.exit_json(diff=diff if result["changed"] else [], **result)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,40 @@
 #!/usr/bin/python
 # Apache-2.0 (see LICENSE)
-"""Look at a host's stack and judge whether it can be worked on."""
+"""Take a host's lock, look at its stack and judge whether it can be worked on."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: swiftdeploy_stack
-short_description: Observe a host's stack and run the pre-flight checks
+short_description: Lock and observe a host's stack, and run the pre-flight checks
 version_added: "0.1.0"
 description:
   - Finds out which runtime the host uses, what is running, what nginx really serves, which release is in
     which slot, and whether the ports are free or ours.
-  - Reads only. Everything that is wrong is collected in RV(problems); nothing fails until the caller decides.
+  - Everything that is wrong is collected in RV(problems); nothing fails until the caller decides.
+  - With O(claim) it takes the host's lock before it looks, so that nothing changes after it has looked. One run at a
+    time works on a stack. The lock says who holds it, since when and for what.
+  - A lock whose holder ran on this controller and is gone is taken over, which is reported; any other is broken only
+    when O(break_lock) says so. The action plugin of the same name tells whether a holder on this controller lives.
 options:
+  state:
+    description: V(observed) looks, V(free) gives the lock back and does nothing else.
+    type: str
+    choices: [observed, free]
+    default: observed
+  claim:
+    description:
+      - Who takes the lock. Keys C(run_id), C(actor), C(since), C(action), C(controller), C(pid), C(process_start).
+      - Without it nothing is locked and nothing may be changed afterwards.
+    type: dict
+  break_lock:
+    description: Take the lock from whoever holds it.
+    type: bool
+    default: false
+  instead_of:
+    description: Run whose lock is taken over; the action plugin sets it.
+    type: str
   home:
     description: Folder of everything that SwiftDeploy keeps on this host. V(~) is expanded.
     type: path
@@ -28,21 +49,17 @@ options:
     choices: [auto, docker, process]
     default: auto
   port:
-    description: Port of the service inside the stack.
+    description: Port of the service inside the stack. Needed with O(state=observed).
     type: int
-    required: true
   nginx_port:
-    description: Published port.
+    description: Published port. Needed with O(state=observed).
     type: int
-    required: true
   opa_port:
-    description: Loopback port of the policy engine.
+    description: Loopback port of the policy engine. Needed with O(state=observed).
     type: int
-    required: true
   nginx_image:
-    description: Image that runs nginx in the docker runtime.
+    description: Image that runs nginx in the docker runtime. Needed with O(state=observed).
     type: str
-    required: true
   nginx:
     description: Path of the nginx program in the process runtime, if it is known already.
     type: str
@@ -60,7 +77,7 @@ options:
     default: 2.0
 attributes:
   check_mode:
-    description: Reads only, so it answers the same in check mode.
+    description: Takes no lock, and looks as ever.
     support: full
   diff_mode:
     description: Changes nothing.
@@ -73,8 +90,9 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the stack
+- name: Take the lock and look at the stack
   swiftdeploy_stack:
+    claim: "{{ stack_claim }}"
     home: ~/.swiftdeploy
     service: app
     port: 3000
@@ -85,9 +103,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+holder:
+  description: Who holds the lock when it is another run. Nothing else is returned then.
+  returned: when another run holds it
+  type: dict
+broken:
+  description: The holder whose lock was taken over.
+  returned: when a lock was broken
+  type: dict
+broken_because:
+  description: Why it was.
+  returned: when a lock was broken
+  type: str
 options:
   description: What the other modules need to work on this stack; pass it on as their O(stack) option.
-  returned: always
+  returned: with O(state=observed)
   type: dict
   sample:
     runtime: process
@@ -98,6 +128,9 @@ options:
     port: 3000
     nginx_image: nginx:1.29
     nginx: null
+    nginx_version: null
+    supervisord: null
+    run_id: 5f3c1c8e-4b0a-5c83-9a5f-0f3c5f6f2f11
     slot_ports: {blue: 3000, green: 3001}
     base_url: http://127.0.0.1:8080
     health_path: /healthz
@@ -137,13 +170,13 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target import lock, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
-from ansible.module_utils.swiftdeploy_target import state
 from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import socket_path
 
 
-def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str) -> Dict[str, Any]:
+def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str, programs: Dict[str, str]) -> Dict[str, Any]:
     """The stack options that every other module takes."""
     scheme = "https" if params["tls"] else "http"
     return {
@@ -154,7 +187,10 @@ def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str) -> Dict
         "service": params["service"],
         "port": params["port"],
         "nginx_image": params["nginx_image"],
-        "nginx": params["nginx"],
+        "nginx": params["nginx"] or programs.get("nginx"),
+        "nginx_version": programs.get("nginx_version"),
+        "supervisord": programs.get("supervisord"),
+        "run_id": (params["claim"] or {}).get("run_id"),
         "slot_ports": looking.slot_ports(params["port"], [params["nginx_port"], params["opa_port"]]),
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",
         "health_path": params["health_path"],
@@ -188,46 +224,74 @@ def port_problems(params: Dict[str, Any], options: Dict[str, Any], observed: Dic
     return problems
 
 
+def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
+    """What is returned. Raises StateError, OSError."""
+    remembered = state.load(stack_dir, params["service"])
+    # The process runtime is asked for by name where Docker must not even be looked at.
+    engine = detect_docker()
+    choice = looking.choose_runtime(params["runtime"], remembered["runtime"], engine)
+    options = build_options(params, stack_dir, choice["runtime"], remembered["programs"] or {})
+    problems = [choice["problem"]] if choice["problem"] else []
+    observed = looking.observe(make(options), stack_dir, options)
+    if not choice["problem"]:
+        problems += port_problems(params, options, observed)
+    return {
+        "options": options,
+        "runtime_reason": choice["reason"],
+        "engine_root": engine.root,
+        "observed": observed,
+        "problems": problems,
+    }
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["observed", "free"], "default": "observed"},
+            "claim": {"type": "dict"},
+            "break_lock": {"type": "bool", "default": False},
+            "instead_of": {"type": "str"},
             "home": {"type": "path", "required": True},
             "service": {"type": "str", "required": True},
             "runtime": {"type": "str", "choices": ["auto", "docker", "process"], "default": "auto"},
-            "port": {"type": "int", "required": True},
-            "nginx_port": {"type": "int", "required": True},
-            "opa_port": {"type": "int", "required": True},
-            "nginx_image": {"type": "str", "required": True},
+            "port": {"type": "int"},
+            "nginx_port": {"type": "int"},
+            "opa_port": {"type": "int"},
+            "nginx_image": {"type": "str"},
             "nginx": {"type": "str"},
             "tls": {"type": "bool", "default": False},
             "health_path": {"type": "str", "default": "/healthz"},
             "health_timeout": {"type": "float", "default": 2.0},
         },
+        required_if=[
+            ("state", "observed", ["port", "nginx_port", "opa_port", "nginx_image"]),
+            ("state", "free", ["claim"]),
+        ],
         supports_check_mode=True,
     )
-    params = module.params
+    params: Dict[str, Any] = module.params
     stack_dir = Path(os.path.abspath(params["home"])) / params["service"]  # noqa: PTH100
+    claim = None if module.check_mode else params["claim"]
+    taken = False
     try:
-        remembered = state.load(stack_dir, params["service"])
-    except (state.StateError, OSError) as error:
+        # The lock is not part of what a play changes: taking and giving it back leaves a host as it was.
+        if params["state"] == "free":
+            if claim:
+                lock.release(stack_dir, claim["run_id"])
+            module.exit_json(changed=False)
+        if claim:
+            stack_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            present = lock.acquire(stack_dir, claim, params["instead_of"])
+            if present is not None:
+                module.exit_json(changed=False, holder=present)
+            taken = True
+        result = look(params, stack_dir)
+    except (state.StateError, lock.LockError, OSError) as error:
+        if taken:
+            lock.release(stack_dir, params["claim"]["run_id"])
         module.fail_json(msg=str(error))
-    # The process runtime is asked for by name where Docker must not even be looked at.
-    engine = detect_docker()
-    choice = looking.choose_runtime(params["runtime"], remembered["runtime"], engine)
-    options = build_options(params, stack_dir, choice["runtime"])
-    problems = [choice["problem"]] if choice["problem"] else []
-    observed = looking.observe(make(options), stack_dir, options)
-    if not choice["problem"]:
-        problems += port_problems(params, options, observed)
-    module.exit_json(
-        changed=False,
-        options=options,
-        runtime_reason=choice["reason"],
-        engine_root=engine.root,
-        observed=observed,
-        problems=problems,
-    )
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

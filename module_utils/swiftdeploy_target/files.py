@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 
 def read_bytes(path: Path) -> Optional[bytes]:
@@ -60,3 +60,52 @@ def mode_of(path: Path) -> Optional[int]:
         return path.stat().st_mode & 0o7777
     except FileNotFoundError:
         return None
+
+
+class Write(NamedTuple):
+    """A file that is to be written."""
+
+    path: Path
+    data: bytes
+    mode: int
+
+
+def inside(root: Path, path: str) -> Path:
+    """``path`` below ``root``; ValueError for one that would leave it."""
+    target = root / path
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError(f"{path} is not a path below {root}")
+    return target
+
+
+def difference(path: Path, before: bytes, after: bytes) -> Dict[str, str]:
+    """One entry of Ansible's diff."""
+    return {
+        "before": before.decode(errors="replace"),
+        "after": after.decode(errors="replace"),
+        "before_header": str(path),
+        "after_header": str(path),
+    }
+
+
+def outdated(root: Path, files: List[Dict[str, Any]]) -> List[Write]:
+    """Which of ``files`` ([{"path" below root, "content", "mode": octal text}]) are not on disk as they are here."""
+    writes = []
+    for entry in files:
+        wanted = Write(inside(root, entry["path"]), entry["content"].encode(), int(entry["mode"], 8))
+        if read_bytes(wanted.path) != wanted.data or mode_of(wanted.path) != wanted.mode:
+            writes.append(wanted)
+    return writes
+
+
+def differences(writes: List[Write]) -> List[Dict[str, str]]:
+    """What the writes change, as Ansible shows it."""
+    before = [(write, read_bytes(write.path)) for write in writes]
+    return [difference(write.path, data or b"", write.data) for write, data in before if data != write.data]
+
+
+def install(writes: List[Write]) -> None:
+    """Write them all, each whole. Raises OSError."""
+    for write in writes:
+        write.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(write.path, write.data, write.mode)

@@ -2,20 +2,58 @@
 
 A module's process ends with its task, so a kernel lock cannot span a play. The file does, and a holder that
 died leaves it behind: whoever finds it can tell from ``controller`` and ``pid`` whether it still lives.
+
+A controller that is killed leaves the module that it started running on the host. So every module that changes
+the stack also holds a kernel lock while it works (``working``), and whoever takes a lock over waits for that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from .files import read_bytes, sync_folder, write_atomic
 
 FILE_NAME = "lock.json"
+WORK_NAME = ".working"
+# Longer than a module drains by default; one that drains longer makes the next run say so and end.
+WORK_SECONDS = 60.0
 Holder = Dict[str, Any]
+
+
+class LockError(Exception):
+    """The stack may not be changed now; the message says who stands in the way and what to do."""
+
+
+@contextlib.contextmanager
+def working(stack_dir: Path, run_id: Optional[str] = None, seconds: float = WORK_SECONDS) -> Iterator[None]:
+    """Be the only process that changes the stack, for as long as the block takes. Raises LockError.
+
+    With ``run_id`` the lock file must be that run's: a run whose lock was broken changes nothing any more.
+    """
+    deadline = time.monotonic() + seconds
+    with (stack_dir / WORK_NAME).open("ab") as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LockError(
+                        f"a task of an earlier run is still at work in {stack_dir} after {seconds:g} s "
+                        "(it drains or starts a release); run again when it has ended"
+                    ) from None
+                time.sleep(0.05)
+        present = holder(stack_dir) if run_id is not None else None
+        if run_id is not None and (present is None or present.get("run_id") != run_id):
+            who = "it was removed" if present is None else f"{present.get('actor')} has it for {present.get('action')}"
+            raise LockError(f"this run no longer holds the lock of {stack_dir} ({who}), so it changes nothing more")
+        yield
 
 
 def holder(stack_dir: Path) -> Optional[Holder]:
@@ -38,7 +76,8 @@ def acquire(stack_dir: Path, claim: Holder, instead_of: Optional[str] = None) ->
     """Take the lock for ``claim`` ({"run_id", "actor", "since", "action", "controller", "pid"}).
 
     Answers None when it is ours now, else the present holder. ``instead_of`` is the run whose lock may be
-    broken: only that one, so that two runs that saw the same dead holder cannot both win.
+    broken: only that one, so that two runs that saw the same dead holder cannot both win. Raises LockError while
+    a task of that run is still at work.
     """
     path = stack_dir / FILE_NAME
     beside = stack_dir / f".{FILE_NAME}.{claim['run_id']}"
@@ -46,6 +85,9 @@ def acquire(stack_dir: Path, claim: Holder, instead_of: Optional[str] = None) ->
     try:
         present = holder(stack_dir)
         if present is not None and instead_of is not None and present.get("run_id") == instead_of:
+            # What the dead run's last task still does on this host must be over before anything is looked at.
+            with working(stack_dir):
+                pass
             grave = stack_dir / f".{FILE_NAME}.broken.{claim['run_id']}"
             with contextlib.suppress(FileNotFoundError):
                 path.rename(grave)

@@ -1,16 +1,20 @@
-"""Moving traffic from one slot to the other without failing a request.
+"""Moving traffic between the slots without failing a request.
 
 The order is the whole point: test the candidate with the nginx that serves, move it into place, reload,
 wait until nginx itself says that it runs the new configuration, then wait until the last worker of the old
-one is gone. Only then is the old slot idle, since every request to it was held by one of those workers.
+one is gone. Only then is a slot without traffic idle, since every request to it was held by one of those workers.
+
+One thing needs no reload: while the file ``canary.off`` lies beside nginx.conf, nginx gives a canary nothing,
+in every worker, old ones included. So a bad canary is off within the time of one file's creation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Set
 
 from .files import read_bytes, write_atomic
 from .http import try_get
@@ -18,8 +22,11 @@ from .runtime import Runtime
 
 CONFIG_NAME = "nginx.conf"
 CANDIDATE_NAME = "nginx.conf.next"
+OFF_NAME = "canary.off"
 ROUTING_PATH = "/_swiftdeploy/routing"
 LOAD_SECONDS = 10.0
+# nginx closes what is left when its own time is over; what waits for it must wait a little longer.
+DRAIN_GRACE = 2.0
 
 
 class RoutingError(Exception):
@@ -29,8 +36,8 @@ class RoutingError(Exception):
 def loaded(base_url: str, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
     """What the running nginx says of its own configuration.
 
-    {"service", "config": hash, "live": slot, "weights": {slot: percent}}, or None when no nginx of ours
-    answers at ``base_url``.
+    {"service", "config": hash, "live": slot, "weights": {slot: percent}, "off": bool}, or None when no nginx of
+    ours answers at ``base_url``. The weights are those that hold: a canary that is off has none.
     """
     answer, _why = try_get(base_url + ROUTING_PATH, timeout)
     if answer is None or answer.status != 200:
@@ -39,7 +46,9 @@ def loaded(base_url: str, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
         data = json.loads(answer.body)
     except ValueError:
         return None
-    return data if isinstance(data, dict) and "config" in data else None
+    if not isinstance(data, dict) or "config" not in data:
+        return None
+    return {**data, "weights": {data["live"]: 100}} if data.get("off") else data
 
 
 def check(runtime: Runtime, folder: Path, text: str) -> None:
@@ -62,54 +71,82 @@ class Config(NamedTuple):
     hash: str
 
 
-def switch(
+class Moved(NamedTuple):
+    """What ``move`` did. ``old_workers`` may still hold requests that were routed the old way. Times in seconds."""
+
+    changed: bool
+    old_workers: Set[int]
+    introduce_s: float = 0.0
+    reload_s: float = 0.0
+
+
+def turn_off(folder: Path) -> None:
+    """Take all traffic from a canary at once, in the workers of every configuration."""
+    (folder / OFF_NAME).touch()
+
+
+def turn_on(folder: Path) -> None:
+    """Let a canary have its traffic again. Not before the workers have ended that must not give it any."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / OFF_NAME).unlink()
+
+
+def move(
     runtime: Runtime,
     folder: Path,
     final: Config,
     *,
     base_url: str,
-    drain: float,
-    introduce: Optional[Config],
-    slot: str,
+    introduce: Optional[Config] = None,
+    slot: Optional[str] = None,
     place_only: bool = False,
-) -> Dict[str, Any]:
-    """Bring nginx to ``final``, which routes to ``slot``, and wait for the old workers' end.
+) -> Moved:
+    """Bring nginx to ``final``.
 
     ``introduce`` is a configuration that knows ``slot`` but gives it no traffic yet. It is loaded first: nginx has
     then found the slot's address and the slot has answered through it before the first user's request goes there.
     (nginx keeps addresses that it has found over a reload, but is without one for a moment when a name is new.)
 
-    Answers {"changed", "drained", "introduce_s", "reload_s", "drain_s"}. ``drained`` is False when workers were
-    still busy after ``drain`` seconds. When nginx does not run, or with ``place_only``, the file is only put in place.
-    Raises RoutingError.
+    When nginx does not run, or with ``place_only``, the file is only put in place. Raises RoutingError.
     """
     path = folder / CONFIG_NAME
     before = read_bytes(path)
     serving = loaded(base_url)
-    result: Dict[str, Any] = {"changed": True, "drained": True, "introduce_s": 0.0, "reload_s": 0.0, "drain_s": 0.0}
-    if before == final.text.encode() and serving is not None and serving["config"] == final.hash:
-        return {**result, "changed": False}
+    settled = before == final.text.encode()
     if place_only or not runtime.running().get("nginx"):
-        check(runtime, folder, final.text)
-        (folder / CANDIDATE_NAME).replace(path)
-        return {**result, "changed": before != final.text.encode()}
+        if not settled:
+            check(runtime, folder, final.text)
+            (folder / CANDIDATE_NAME).replace(path)
+        return Moved(not settled, set())
+    if settled and serving is not None and serving["config"] == final.hash:
+        return Moved(False, set())
+    old_workers: Set[int] = set()
+    started = time.monotonic()
     if introduce is not None and serving is not None:
-        started = time.monotonic()
+        old_workers |= set(runtime.nginx_workers())
         _load(runtime, folder, introduce, base_url)
-        _verify(base_url, slot)
-        result["introduce_s"] = round(time.monotonic() - started, 3)
-    old_workers = runtime.nginx_workers()
-    started = time.monotonic()
+        if slot is not None:
+            _verify(base_url, slot)
+    introduced = time.monotonic()
+    old_workers |= set(runtime.nginx_workers())
     _load(runtime, folder, final, base_url)
-    result["reload_s"] = round(time.monotonic() - started, 3)
-    started = time.monotonic()
-    while old_workers & runtime.nginx_workers():
-        if time.monotonic() - started > drain:
-            result["drained"] = False
-            break
+    return Moved(True, old_workers, round(introduced - started, 3), round(time.monotonic() - introduced, 3))
+
+
+def drain(runtime: Runtime, old_workers: Set[int], seconds: float) -> bool:
+    """Wait until the workers of every earlier configuration have ended; False when some have not in time.
+
+    ``seconds`` is nginx's own worker_shutdown_timeout: it closes what is left then. Workers that an earlier run
+    left shutting down are waited for as well.
+    """
+    deadline = time.monotonic() + seconds + DRAIN_GRACE
+    while True:
+        workers = runtime.nginx_workers()
+        if not (old_workers & set(workers)) and not any(workers.values()):
+            return True
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
-    result["drain_s"] = round(time.monotonic() - started, 3)
-    return result
 
 
 def _load(runtime: Runtime, folder: Path, config: Config, base_url: str) -> None:

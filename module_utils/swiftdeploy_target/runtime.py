@@ -1,7 +1,7 @@
-"""The two runtimes behind one interface: where a program of the stack listens, whether it runs, its log.
+"""The two runtimes behind one interface: starting and stopping a slot, where a program listens, its log.
 
-Programs are ``nginx``, ``blue``, ``green`` and ``opa``. Starting and stopping of containers is compose's
-work and is done by the roles; everything that the switch needs to know or to signal is here.
+Programs are ``nginx``, ``blue``, ``green`` and ``opa``. What belongs to a switch is here; nginx's own container and
+OPA are started by the roles.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .command import Finished, run
 from .state import SLOTS
-from .supervisor import Supervisor, tail
+from .supervisor import Supervisor, SupervisorError, tail
 
 MINIMUM_COMPOSE = (2, 18)
 # Any user will do, since nginx writes nothing but /tmp; this one owns nothing.
 NGINX_USER = "65532:65532"
+# How nginx names a worker that takes no new connections and ends with its last request.
+SHUTTING_DOWN = "worker process is shutting down"
+START_SECONDS = 120.0
+# Above the longest stop_grace_period that a manifest can ask for; docker itself kills the container before.
+STOP_SECONDS = 7300.0
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -50,6 +55,10 @@ def detect_docker(timeout: float = 6.0) -> Engine:
         return Engine(False, f"docker compose {compose.out.strip()} is too old, {wanted} is needed")
     detail = f"Docker engine {data['ServerVersion']} with compose {compose.out.strip()}"
     return Engine(True, detail, data.get("DockerRootDir"))
+
+
+class RuntimeFaultError(Exception):
+    """A slot could not be started or stopped; the message is for a person."""
 
 
 class Runtime:
@@ -85,8 +94,16 @@ class Runtime:
         """Tell the nginx master to load its configuration again."""
         raise NotImplementedError
 
-    def nginx_workers(self) -> Set[int]:
-        """The process ids of all nginx workers, also those that are shutting down."""
+    def nginx_workers(self) -> Dict[int, bool]:
+        """The process id of each nginx worker, and whether it is shutting down."""
+        raise NotImplementedError
+
+    def start(self, slot: str, fresh: bool) -> None:
+        """Start ``slot`` from its files; ``fresh``: anew, when another release runs in it. Raises RuntimeFaultError."""
+        raise NotImplementedError
+
+    def stop(self, slot: str) -> bool:
+        """Ask ``slot`` to end and wait for it; True when it ran. Raises RuntimeFaultError."""
         raise NotImplementedError
 
     def gateway(self) -> Optional[str]:
@@ -103,7 +120,8 @@ class DockerRuntime(Runtime):
 
     name = "docker"
 
-    def __init__(self, project: str, port: int, nginx_image: str) -> None:
+    def __init__(self, folder: Path, project: str, port: int, nginx_image: str) -> None:
+        self.folder = folder
         self.project = project
         self.port = port
         self.nginx_image = nginx_image
@@ -176,14 +194,34 @@ class DockerRuntime(Runtime):
     def reload_nginx(self) -> Finished:
         return run(["docker", "kill", "--signal", "HUP", self.container("nginx")])
 
-    def nginx_workers(self) -> Set[int]:
-        done = run(["docker", "top", self.container("nginx"), "-eo", "pid,ppid"])
-        pairs: List[Tuple[int, int]] = []
+    def nginx_workers(self) -> Dict[int, bool]:
+        done = run(["docker", "top", self.container("nginx"), "-eo", "pid,ppid,args"])
+        found: List[Tuple[int, int, bool]] = []
         for line in done.out.splitlines()[1:]:
-            pid, parent = line.split()[:2]
-            pairs.append((int(pid), int(parent)))
-        own = {pid for pid, _parent in pairs}
-        return {pid for pid, parent in pairs if parent in own}
+            pid, parent, words = line.split(None, 2)
+            found.append((int(pid), int(parent), SHUTTING_DOWN in words))
+        own = {pid for pid, _parent, _ending in found}
+        return {pid: ending for pid, parent, ending in found if parent in own}
+
+    def start(self, slot: str, fresh: bool) -> None:
+        arguments = ["docker", "compose", "--file", str(self.folder / "config" / "docker-compose.yml")]
+        arguments += ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"]
+        arguments += ["--force-recreate"] if fresh else []
+        done = run([*arguments, slot], timeout=START_SECONDS)
+        if not done.ok:
+            raise RuntimeFaultError(f"docker compose could not start {self.container(slot)}: {done.text}")
+
+    def stop(self, slot: str) -> bool:
+        if not self.running().get(slot):
+            # One that keeps ending by itself is between two starts of its restart policy.
+            if self.inspect().get(slot, {}).get("State", {}).get("Restarting"):
+                run(["docker", "stop", self.container(slot)], timeout=STOP_SECONDS)
+            return False
+        # The container itself knows how long it may take (stop_grace_period).
+        done = run(["docker", "stop", self.container(slot)], timeout=STOP_SECONDS)
+        if not done.ok:
+            raise RuntimeFaultError(f"docker could not stop {self.container(slot)}: {done.text}")
+        return True
 
     def gateway(self) -> Optional[str]:
         seen = (self._network(program).get("Gateway") for program in ("nginx", *SLOTS))
@@ -199,11 +237,11 @@ class ProcessRuntime(Runtime):
 
     name = "process"
 
-    def __init__(self, folder: Path, ports: Dict[str, int], nginx: str) -> None:
+    def __init__(self, folder: Path, ports: Dict[str, int], nginx: str, supervisord: str) -> None:
         self.folder = folder
         self.ports = ports
         self.nginx = nginx
-        self.supervisor = Supervisor(folder)
+        self.supervisor = Supervisor(folder, supervisord)
 
     def running(self) -> Dict[str, bool]:
         return {name: entry["state"] in (10, 20) for name, entry in self.supervisor.info().items()}
@@ -240,30 +278,47 @@ class ProcessRuntime(Runtime):
         os.kill(master, signal.SIGHUP)
         return Finished(0, "", "")
 
-    def nginx_workers(self) -> Set[int]:
+    def nginx_workers(self) -> Dict[int, bool]:
         master = self._master()
         if master is None:
-            return set()
-        found: Set[int] = set()
+            return {}
+        found: Dict[int, bool] = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[1]) == master and fields[0] != "Z":
+                    found[int(entry.name)] = SHUTTING_DOWN.encode() in (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if int(fields[1]) == master and fields[0] != "Z":
-                found.add(int(entry.name))
         return found
+
+    def start(self, slot: str, fresh: bool) -> None:
+        try:
+            self.supervisor.start()
+            self.supervisor.load(slot)
+            if fresh:
+                self.supervisor.stop(slot)
+            self.supervisor.run(slot)
+        except SupervisorError as error:
+            raise RuntimeFaultError(str(error)) from error
+
+    def stop(self, slot: str) -> bool:
+        try:
+            return self.supervisor.stop(slot)
+        except SupervisorError as error:
+            raise RuntimeFaultError(str(error)) from error
 
 
 def make(options: Dict[str, Any]) -> Runtime:
     """The runtime that a module's options name.
 
     ``options``: {"runtime": "docker" | "process", "stack_dir", "project", "port", "nginx_image",
-    "slot_ports": {slot: port}, "nginx": path of the binary}.
+    "slot_ports": {slot: port}, "nginx": path of the binary, "supervisord": path of the program}.
     """
+    folder = Path(options["stack_dir"])
     if options["runtime"] == "docker":
-        return DockerRuntime(options["project"], int(options["port"]), options["nginx_image"])
+        return DockerRuntime(folder, options["project"], int(options["port"]), options["nginx_image"])
     ports = {slot: int(port) for slot, port in (options.get("slot_ports") or {}).items()}
-    return ProcessRuntime(Path(options["stack_dir"]), ports, options.get("nginx") or "nginx")
+    return ProcessRuntime(folder, ports, options.get("nginx") or "nginx", options.get("supervisord") or "supervisord")

@@ -99,7 +99,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
     serving = routing.loaded(options["base_url"])
     if serving is not None and serving.get("service") != options["service"]:
         serving = None
-    current = state.reconcile(remembered, serving["live"] if serving else None)
+    current = state.reconcile(remembered, serving)
     running = runtime.running()
     slots: Dict[str, Any] = {}
     for slot in state.SLOTS:

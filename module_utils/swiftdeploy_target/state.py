@@ -4,8 +4,9 @@ Shape (schema 1)::
 
     {"schema": 1, "service": "app", "runtime": "docker" | "process",
      "live": "blue" | "green" | null,         # the slot that has the traffic
-     "canary": {"slot": "green", "weight": 10} | null,   # a second slot that shares it
+     "canary": {"slot": "green", "weight": 10} | null,   # a release beside it, with its percent of the traffic
      "slots": {"blue": RELEASE | null, "green": RELEASE | null},
+     "programs": {"nginx", "nginx_version", "supervisord"} | null,   # of the process runtime: what a rollback uses
      "last_stable": RELEASE | null,           # the last release that had all traffic in stable mode
      "releases": [RELEASE, ...]}              # the last KEPT_RELEASES that went live, oldest first
 
@@ -44,6 +45,7 @@ def empty(service: str) -> State:
         "live": None,
         "canary": None,
         "slots": dict.fromkeys(SLOTS),
+        "programs": None,
         "last_stable": None,
         "releases": [],
     }
@@ -103,21 +105,57 @@ def commit(state: State, release: Release, runtime: str, leaves: str = "replaced
     }
 
 
+def with_canary(state: State, slot: str, weight: int) -> State:
+    """The state while the release in ``slot`` takes ``weight`` percent beside the live one. Pure."""
+    placed = state["slots"][slot]
+    slots = {**state["slots"], slot: None if placed is None else {**placed, "outcome": "canary"}}
+    return {**state, "slots": slots, "canary": {"slot": slot, "weight": weight}}
+
+
+def without(state: State, slot: str) -> State:
+    """The state after the release in ``slot`` was stopped for good: it is no canary and not kept. Pure."""
+    canary = state["canary"]
+    return {
+        **state,
+        "canary": None if canary is not None and canary["slot"] == slot else canary,
+        "slots": {**state["slots"], slot: None},
+    }
+
+
 def last_good(state: State) -> Optional[Release]:
-    """The release that a rollback goes to: the last one that differs from the live one and was not rolled back."""
+    """The release that a rollback goes to.
+
+    While a canary runs that is the live one. Else it is the last one that differs from the live one and was not
+    rolled back itself.
+    """
     live = state["slots"].get(state["live"]) if state["live"] else None
+    if state["canary"] is not None:
+        return live
     bad = {entry["spec_hash"] for entry in state["releases"] if entry["outcome"] == "rolled_back"}
     if live is not None:
         bad.add(live["spec_hash"])
     return next((entry for entry in reversed(state["releases"]) if entry["spec_hash"] not in bad), None)
 
 
-def reconcile(state: State, served: Optional[str]) -> State:
-    """Bring the state in line with the slot that nginx really serves, after a run that was killed.
+def kept(state: State) -> Dict[str, Release]:
+    """The releases that a rollback can name, by id, oldest first."""
+    return {entry["id"]: entry for entry in state["releases"]}
 
-    nginx is asked for its loaded configuration, so it is the truth: a run may have switched the traffic
-    and died before it could write that down.
+
+def reconcile(state: State, serving: Optional[Dict[str, Any]]) -> State:
+    """Bring the state in line with what nginx really serves, after a run that was killed. Pure.
+
+    ``serving`` is what nginx says of its loaded configuration, {"live", "weights"}, or None. It is the truth: a
+    run may have switched the traffic and died before it could write that down.
     """
-    if served not in SLOTS or served == state["live"] or state["slots"].get(served) is None:
+    served = serving["live"] if serving is not None else None
+    if served not in SLOTS or state["slots"].get(served) is None:
         return state
-    return commit(state, state["slots"][served], state["runtime"])
+    found = state if served == state["live"] else commit(state, state["slots"][served], state["runtime"])
+    beside = other(served)
+    if found["slots"].get(beside) is None:
+        return {**found, "canary": None}
+    weight = int((serving or {}).get("weights", {}).get(beside, 0))
+    if weight or found["canary"] is not None:
+        return with_canary(found, beside, weight)
+    return found

@@ -292,6 +292,13 @@ class _Check:
                     self._report(
                         ("canary", "steps", index), f"found {step} after {before}, allowed rising whole numbers"
                     )
+            weight = _dig(self.data, "canary", "weight")
+            weight = rules.at(("canary", "weight"))["default"] if weight is None else weight
+            for index, step in enumerate(steps):
+                if _type_name(weight) == "integer" and 0 < weight < step < 100:
+                    self._report(
+                        ("canary", "steps", index), f"found {step}, allowed at most canary.weight, which is {weight}"
+                    )
         opa_port = ("opa", "port")
         ours, opa = _dig(self.data, "nginx", "port"), _dig(self.data, *opa_port)
         if opa is None:

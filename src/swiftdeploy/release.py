@@ -60,6 +60,11 @@ def same_code(release: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> boo
     return release is not None and _without_mode(release["spec"]) == _without_mode(spec)
 
 
+def same_release(release: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    """Whether ``release`` is what ``spec`` would start, its mode included."""
+    return bool(release["spec_hash"] == content_hash(_plain(spec)))
+
+
 def _without_mode(spec: Mapping[str, Any]) -> Any:
     return {key: value for key, value in _plain(spec).items() if key != "mode"}
 
@@ -77,32 +82,76 @@ def environment_of(spec: Mapping[str, Any], host: str, port: int, folders: Mappi
     }
 
 
-def plan(observed: Mapping[str, Any], spec: Mapping[str, Any], time: str) -> dict[str, Any]:
+def goal(spec: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a deploy of ``spec`` is to reach on a host with ``state``: {"spec", "weight"}.
+
+    A canary of the same code is left as it is: what it gets is for promote and rollback to say.
+    """
+    canary = state["canary"]
+    held = state["slots"].get(canary["slot"]) if canary else None
+    if held is not None and same_code(held, spec):
+        return {"spec": _plain(held["spec"]), "weight": canary["weight"]}
+    return {"spec": _plain(spec), "weight": 100}
+
+
+def plan(observed: Mapping[str, Any], spec: Mapping[str, Any], time: str, weight: int = 100) -> dict[str, Any]:
     """Where a release goes and what has to be done for it.
 
-    ``observed`` is what swiftdeploy_stack returned. Answers {"slot", "other", "release", "fresh": it is another
-    release than the live one, "start": its program has to be started, "slots": how the slots are written down
-    while both run, "slots_after": how once only the new one does}. The release that is live is left in its slot.
+    ``observed`` is what swiftdeploy_stack returned; ``weight`` the percent of the traffic that the release is to
+    have, less than 100 for a canary beside the live release. A release that is live or a canary already is left in
+    its slot. Answers::
+
+        {"slot", "other", "release",
+         "fresh": it is another release than the slot's, "start": its program has to be started,
+         "weight": percent that it gets (100 where nothing else could take the rest),
+         "live": slot that has the rest, or all, of the traffic afterwards,
+         "ends_canary": slot of a canary that has to go before this one can start, or None,
+         "commit": "live", "canary" or "nothing",
+         "stop": slot to stop afterwards, or None,
+         "slots": how the slots are written down while both run, "slots_after": how once all is done}
     """
     state = observed["state"]
-    live = state["live"]
-    present = state["slots"].get(live) if live else None
+    live, canary = state["live"], (state["canary"] or {}).get("slot")
     digest = content_hash(_plain(spec))
-    fresh = present is None or present["spec_hash"] != digest
-    slot = observed["free"] if fresh else live
+    held = {name: state["slots"].get(name) for name in ("blue", "green")}
+    slot = next((name for name in (live, canary) if name and held[name] and held[name]["spec_hash"] == digest), None)
+    fresh = slot is None
+    slot = slot or observed["free"]
     other = "blue" if slot == "green" else "green"
-    release = make_release(spec, slot, time) if fresh else _plain(present)
-    placed = {**{name: state["slots"].get(name) for name in ("blue", "green")}, slot: release}
-    running = observed["slots"][slot]["healthy"]
+    release = make_release(spec, slot, time) if fresh else _plain(held[slot])
+    # A canary needs another release beside it; the live one itself cannot be one.
+    weight = weight if live == other and held[other] else 100
+    beside = weight < 100
+    placed = {**held, slot: release}
+    settled = (canary == slot and state["canary"]["weight"] == weight) if beside else (live == slot and not canary)
     return {
         "slot": slot,
         "other": other,
         "release": release,
         "fresh": fresh,
-        "start": fresh or not running,
+        "start": fresh or not observed["slots"][slot]["healthy"],
+        "weight": weight,
+        "live": other if beside else slot,
+        "ends_canary": canary if fresh and canary == slot else None,
+        "commit": "nothing" if settled and not fresh else "canary" if beside else "live",
+        "stop": other if not beside and observed["slots"][other]["running"] else None,
         "slots": _written(observed, placed, {slot, live}),
-        "slots_after": _written(observed, placed, {slot}),
+        "slots_after": _written(observed, placed, {slot, other} if beside else {slot}),
     }
+
+
+def shares(plan: Mapping[str, Any]) -> dict[str, int]:
+    """Slot to percent of the traffic, once ``plan`` is done."""
+    if plan["weight"] == 100:
+        return {plan["slot"]: 100}
+    if plan["weight"] == 0:
+        return {plan["live"]: 100}
+    return {plan["live"]: 100 - plan["weight"], plan["slot"]: plan["weight"]}
+
+
+def addressed(slots: list[dict[str, Any]], addresses: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """``slots`` of a plan with the addresses (slot to host:port, or None) that were learnt since."""
+    return [{**entry, "address": addresses.get(entry["slot"]) or entry["address"]} for entry in slots]
 
 
 def _written(observed: Mapping[str, Any], placed: Mapping[str, Any], active: set[str | None]) -> list[dict[str, Any]]:

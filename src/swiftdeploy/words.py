@@ -33,6 +33,52 @@ def outcome(plan: Mapping[str, Any], operation: str, host: str, *, check: bool) 
     }
 
 
+def promoted(plan: Mapping[str, Any], walk: Mapping[str, Any], host: str, check: bool) -> dict[str, Any]:
+    """What a promotion records and says: as ``outcome``, with the canary's share where it has not all traffic."""
+    told = outcome(plan, "promote", host, check=check)
+    paused = walk["final"] is None
+    weight = walk["steps"][-1] if paused else plan["weight"]
+    if weight == 100 or check:
+        return told
+    fields = {**told["fields"], "weight": weight, "changed": True if paused else told["fields"]["changed"]}
+    release = plan["release"]
+    word = "Canary paused" if paused else "Canary serves"
+    way_on = "mode=canary -e resume=true" if paused else "mode=stable"
+    summary = (
+        f"{word}  {host}  v{release['version']} ({release['mode']}) has {weight} % of the traffic; "
+        f"on: ansible-playbook promote.yml -e {way_on}  back: ansible-playbook rollback.yml "
+    )
+    return {"fields": fields, "summary": summary}
+
+
+def moved(plan: Mapping[str, Any], routed: Mapping[str, Any], drain_timeout: float, check: bool) -> str:
+    """Who has the traffic now, and what became of the slot that has none any more."""
+    if plan["weight"] == 100:
+        text = f"{'would route' if check else 'routed'} all traffic to {plan['slot']}"
+    else:
+        text = (
+            f"{'would give' if check else 'gave'} {plan['slot']} {plan['weight']} % of the traffic, "
+            f"{plan['live']} has {100 - plan['weight']} %"
+        )
+    if not routed.get("stopped"):
+        return text
+    text += f", {'would drain and stop' if check else 'drained and stopped'} {plan['stop']}"
+    if not routed["drained"]:
+        text += f" (requests were still in flight after {drain_timeout:g} s)"
+    return text
+
+
+def no_target(state: Mapping[str, Any], wanted: str, host: str) -> str:
+    """Why a rollback has nowhere to go, and where it could."""
+    if not wanted:
+        return f"{host} has no earlier release to go back to."
+    known = "\n".join(
+        f"  {entry['id']}  v{entry['version']} ({entry['mode']})  {entry['outcome']}"
+        for entry in reversed(state["releases"])
+    )
+    return f"{host} keeps no release {wanted}. It keeps, newest first:\n{known or '  none'}"
+
+
 def address(manifest: Mapping[str, Any], host: str) -> str:
     """Where the service answers."""
     scheme = "https" if manifest["nginx"]["tls"] else "http"

@@ -9,8 +9,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from swiftdeploy import context
 from swiftdeploy_target import lock
+
+ORPHAN = """
+import pathlib, sys
+from swiftdeploy_target import lock
+with lock.working(pathlib.Path(sys.argv[1])):
+    print("at work", flush=True)
+    sys.stdin.readline()
+"""
 
 
 def claim(run: str) -> dict[str, Any]:
@@ -47,7 +57,45 @@ def test_a_lock_is_broken_only_for_the_run_that_was_seen(tmp_path: Path) -> None
     assert lock.acquire(tmp_path, claim("b"), instead_of="other") == claim("dead")
     assert lock.acquire(tmp_path, claim("b"), instead_of="dead") is None
     assert lock.acquire(tmp_path, claim("c"), instead_of="dead") == claim("b")
-    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"lock.json", lock.WORK_NAME}
+
+
+def test_a_lock_is_not_taken_over_while_a_task_of_the_dead_run_is_at_work(tmp_path: Path) -> None:
+    lock.acquire(tmp_path, claim("dead"))
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert orphan.stdout is not None
+    assert orphan.stdout.readline() == "at work\n"
+    waiting = threading.Thread(target=lock.acquire, args=(tmp_path, claim("next"), "dead"))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    assert lock.holder(tmp_path) == claim("dead")
+    orphan.communicate("end\n")
+    waiting.join(10)
+    assert lock.holder(tmp_path) == claim("next")
+
+
+def test_a_task_that_does_not_end_is_told_of(tmp_path: Path) -> None:
+    with (
+        lock.working(tmp_path),
+        pytest.raises(lock.LockError, match=r"still at work in .* after 0.1 s"),
+        lock.working(tmp_path, seconds=0.1),
+    ):
+        pass
+
+
+def test_a_run_whose_lock_was_broken_changes_nothing_more(tmp_path: Path) -> None:
+    lock.acquire(tmp_path, claim("first"))
+    with lock.working(tmp_path, "first"):
+        pass
+    lock.acquire(tmp_path, claim("second"), instead_of="first")
+    with pytest.raises(lock.LockError, match="no longer holds the lock"), lock.working(tmp_path, "first"):
+        pass
+    lock.release(tmp_path, "second")
+    with pytest.raises(lock.LockError, match="it was removed"), lock.working(tmp_path, "first"):
+        pass
 
 
 def test_a_torn_lock_is_held_by_somebody_unknown(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ DEFAULTS: dict[str, Any] = {
         "weight": 100,
         "steps": [],
         "window_seconds": 30.0,
+        "deadline_seconds": 300.0,
         "min_requests": 20,
         "probe_requests": 20,
         "sticky": None,

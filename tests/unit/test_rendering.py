@@ -109,12 +109,25 @@ def manifest(**services: Any) -> dict[str, Any]:
     return {"services": {**plain, **services}, "network": {"name": "n"}, "nginx": {"tls": None, "port": 8080}}
 
 
-def observed(live: str | None, present: dict[str, Any] | None, *, healthy: bool = True) -> dict[str, Any]:
-    slots = {"blue": None, "green": None}
+def observed(
+    live: str | None,
+    present: dict[str, Any] | None,
+    *,
+    healthy: bool = True,
+    beside: dict[str, Any] | None = None,
+    weight: int | None = None,
+) -> dict[str, Any]:
+    """A stack whose live slot holds ``present`` and whose other one ``beside``, a canary when it has a weight."""
+    slots: dict[str, Any] = {"blue": None, "green": None}
+    other = "green" if live == "blue" else "blue"
     if live and present:
-        slots[live] = present
-    seen = {name: {"upstream": name, "address": None, "healthy": healthy} for name in slots}
-    return {"state": {"live": live, "slots": slots}, "free": "green" if live == "blue" else "blue", "slots": seen}
+        slots[live], slots[other] = present, beside
+    seen = {
+        name: {"upstream": name, "address": None, "healthy": healthy, "running": slots[name] is not None}
+        for name in slots
+    }
+    canary = None if weight is None else {"slot": other, "weight": weight}
+    return {"state": {"live": live, "slots": slots, "canary": canary}, "free": other, "slots": seen}
 
 
 def test_a_new_release_goes_to_the_free_slot_and_the_same_one_stays() -> None:
@@ -127,6 +140,68 @@ def test_a_new_release_goes_to_the_free_slot_and_the_same_one_stays() -> None:
     assert same["release"] == first["release"]
     down = release.plan(observed("blue", first["release"], healthy=False), spec, "2027-01-01T00:00:00Z")
     assert (down["slot"], down["fresh"], down["start"]) == ("blue", False, True)
+
+
+def specs() -> tuple[dict[str, Any], dict[str, Any]]:
+    return (
+        release.make_spec(manifest(), "stable", "docker", {"image_id": "1"}),
+        release.make_spec(manifest(version="2.0.0"), "canary", "docker", {"image_id": "2"}),
+    )
+
+
+WHEN = "2026-01-02T03:04:05Z"
+
+
+def test_a_canary_starts_beside_the_live_release_and_takes_over_in_its_place() -> None:
+    stable, new = specs()
+    kept = release.make_release(stable, "blue", WHEN)
+    start = release.plan(observed("blue", kept), new, WHEN, 0)
+    assert (start["slot"], start["live"], start["fresh"], start["commit"]) == ("green", "blue", True, "canary")
+    assert release.shares(start) == {"blue": 100}
+    assert [entry["idle"] for entry in start["slots_after"]] == [False, False]
+    assert start["stop"] is None
+    seen = observed("blue", kept, beside=start["release"], weight=0)
+    more = release.plan(seen, new, WHEN, 25)
+    assert (more["slot"], more["fresh"], more["start"], more["commit"]) == ("green", False, False, "canary")
+    assert release.shares(more) == {"blue": 75, "green": 25}
+    settled = release.plan(observed("blue", kept, beside=start["release"], weight=25), new, WHEN, 25)
+    assert settled["commit"] == "nothing"
+    whole = release.plan(seen, new, WHEN)
+    assert (whole["slot"], whole["commit"], whole["stop"]) == ("green", "live", "blue")
+    assert release.shares(whole) == {"green": 100}
+
+
+def test_a_canary_that_is_in_the_way_of_another_release_ends_first() -> None:
+    stable, new = specs()
+    kept, canary = release.make_release(stable, "blue", WHEN), release.make_release(new, "green", WHEN)
+    third = release.make_spec(manifest(version="3.0.0"), "stable", "docker", {"image_id": "3"})
+    plan = release.plan(observed("blue", kept, beside=canary, weight=25), third, WHEN)
+    assert (plan["slot"], plan["ends_canary"], plan["fresh"]) == ("green", "green", True)
+    back = release.plan(observed("blue", kept, beside=canary, weight=25), stable, WHEN)
+    assert (back["slot"], back["ends_canary"], back["commit"], back["stop"]) == ("blue", None, "live", "green")
+    assert release.plan(observed("blue", kept, beside=canary), stable, WHEN)["commit"] == "nothing"
+
+
+def test_a_release_without_another_beside_it_has_all_traffic() -> None:
+    _stable, new = specs()
+    assert release.plan(observed(None, None), new, WHEN, 5)["weight"] == 100
+    kept = release.make_release(new, "blue", WHEN)
+    assert release.plan(observed("blue", kept), new, WHEN, 5)["weight"] == 100
+
+
+def test_a_deploy_leaves_a_canary_of_its_own_code_alone() -> None:
+    stable, new = specs()
+    kept, canary = release.make_release(stable, "blue", WHEN), release.make_release(new, "green", WHEN)
+    state = observed("blue", kept, beside=canary, weight=25)["state"]
+    assert release.goal({**new, "mode": "stable"}, state) == {"spec": new, "weight": 25}
+    assert release.goal(stable, state) == {"spec": stable, "weight": 100}
+    assert release.goal(new, {**state, "canary": None}) == {"spec": new, "weight": 100}
+
+
+def test_addresses_that_were_learnt_later_count() -> None:
+    slots = [{"slot": "blue", "address": "a:1"}, {"slot": "green", "address": None}]
+    found = release.addressed(slots, {"green": "b:2", "blue": None})
+    assert [entry["address"] for entry in found] == ["a:1", "b:2"]
 
 
 @pytest.mark.parametrize("change", [{"version": "2"}, {"env": {"A": "1"}}, {"secrets": ["B"]}, {"command": ["x"]}])

@@ -76,14 +76,48 @@ def test_only_the_last_five_releases_are_kept() -> None:
     assert [entry["id"] for entry in current["releases"]] == list(names[-5:])
 
 
+def serving(live: str, **weights: int) -> dict[str, Any]:
+    return {"live": live, "weights": weights or {live: 100}}
+
+
 def test_what_nginx_serves_is_believed_over_the_file() -> None:
     current = after((release("a", "blue"), "replaced"))
     current["slots"]["green"] = release("b", "green")
-    assert state.reconcile(current, "green")["live"] == "green"
+    assert state.reconcile(current, serving("green"))["live"] == "green"
     assert state.reconcile(current, None) == current
-    assert state.reconcile(current, "blue") == current
+    assert state.reconcile(current, serving("blue")) == current
     current["slots"]["green"] = None
-    assert state.reconcile(current, "green") == current
+    assert state.reconcile(current, serving("green")) == current
+
+
+def test_a_canary_is_what_nginx_gives_traffic_beside_the_live_release() -> None:
+    current = after((release("a", "blue"), "replaced"))
+    current["slots"]["green"] = release("b", "green")
+    found = state.reconcile(current, serving("blue", blue=75, green=25))
+    assert found["canary"] == {"slot": "green", "weight": 25}
+    assert found["slots"]["green"]["outcome"] == "canary"
+    # Taken back by a run that died before it could write that down.
+    assert state.reconcile(found, serving("blue"))["canary"] == {"slot": "green", "weight": 0}
+    # Given all traffic by such a run.
+    taken = state.reconcile(found, serving("green"))
+    assert (taken["live"], taken["canary"]) == ("green", None)
+
+
+def test_a_rollback_goes_to_the_live_release_while_a_canary_runs() -> None:
+    current = after((release("a", "blue"), "replaced"), (release("b", "green"), "replaced"))
+    assert state.last_good(current)["id"] == "a"
+    current["slots"]["blue"] = release("c", "blue", "canary")
+    assert state.last_good(state.with_canary(current, "blue", 5))["id"] == "b"
+    assert state.last_good(state.without(state.with_canary(current, "blue", 5), "blue"))["id"] == "a"
+
+
+def test_a_release_that_is_gone_leaves_its_slot_empty() -> None:
+    current = after((release("a", "blue"), "replaced"))
+    current["slots"]["green"] = release("b", "green")
+    gone = state.without(state.with_canary(current, "green", 5), "green")
+    assert gone["slots"]["green"] is None
+    assert gone["canary"] is None
+    assert gone["live"] == "blue"
 
 
 def test_committing_does_not_change_its_argument() -> None:

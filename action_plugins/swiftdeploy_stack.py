@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE)
-"""The host's lock, with the one thing only the controller knows: whether a holder here still lives."""
+"""A host's stack and lock, with the one thing only the controller knows: whether a holder here still lives."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = {**self._task.args}
         host = str((task_vars or {}).get("inventory_hostname", "this host"))
-        result = self._execute_module(module_name="swiftdeploy_lock", module_args=arguments, task_vars=task_vars)
+        result = self._execute_module(module_name="swiftdeploy_stack", module_args=arguments, task_vars=task_vars)
         holder = result.get("holder")
-        if not holder or self._task.check_mode or arguments.get("state") == "free":
+        if not holder:
             return dict(result)
         dead = context.is_gone(holder, arguments["claim"]["controller"])
         if not (dead or boolean(arguments.get("break_lock", False))):
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
                 "If you are sure that it is dead, run again with -e break_lock=true; that is recorded.",
             }
         retry = {**arguments, "instead_of": holder.get("run_id")}
-        result = self._execute_module(module_name="swiftdeploy_lock", module_args=retry, task_vars=task_vars)
+        result = self._execute_module(module_name="swiftdeploy_stack", module_args=retry, task_vars=task_vars)
         if result.get("holder"):
             return {"failed": True, "msg": f"{sentence(result['holder'], host)}: it was quicker. Run again later."}
         why = "the process of its holder is gone" if dead else "break_lock was given"
