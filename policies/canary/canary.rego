@@ -1,7 +1,9 @@
 # METADATA
 # title: Is the service healthy enough to promote?
 # description: >-
-#   Input: environment, evidence (one slot's record over a window), min_requests (from the manifest).
+#   Input: environment, evidence (one slot's record over a window), min_requests (from the manifest);
+#   optionally baseline (the record of the stable slot over the same window) and partial (true while the
+#   window has not ended, when other thresholds hold).
 #   Too little evidence is an outcome of its own, insufficient: neither a pass nor a verdict on the service.
 package swiftdeploy.canary
 
@@ -18,6 +20,14 @@ required := {
 # service is invisible to the service itself.
 proxied := {"error_rate", "p99_latency_ms"}
 
+# How much worse than the baseline a figure is, by the name of its threshold.
+increases := {
+	"error_rate": "error_rate_increase",
+	"p99_latency_ms": "p99_latency_increase_ms",
+}
+
+increase_names := {name | some name in increases}
+
 wordings := {
 	"error_rate": {
 		"text": "error rate is %s %%",
@@ -33,11 +43,30 @@ wordings := {
 		"decimals": 0,
 		"limit_decimals": 0,
 	},
+	"error_rate_increase": {
+		"text": "error rate is %s percentage points above the baseline",
+		"limit": "%s",
+		"scale": 100,
+		"decimals": 2,
+		"limit_decimals": 2,
+	},
+	"p99_latency_increase_ms": {
+		"text": "P99 latency is %s ms above the baseline",
+		"limit": "%s ms",
+		"scale": 1,
+		"decimals": 0,
+		"limit_decimals": 0,
+	},
 }
+
+# A look before the end of the window sees few requests and must not deny on noise, so it has a table of its own.
+default table := "canary"
+
+table := "canary_partial" if question.partial == true
 
 default configured := {}
 
-configured := data.thresholds.canary if is_object(data.thresholds.canary)
+configured := data.thresholds[table] if is_object(data.thresholds[table])
 
 default question := {}
 
@@ -57,16 +86,16 @@ requests_needed := max([question.min_requests, floor_]) if {
 effective := lib.effective(configured)
 
 # Limits on figures of the evidence; the number of requests is a matter of sufficiency instead.
-limits := object.remove(effective, ["requests"])
+limits := object.remove(effective, {"requests"} | increase_names)
+
+# Limits on how much worse than the baseline those figures may be. None is required.
+increase_limits := object.filter(effective, increase_names)
 
 judged := object.keys(limits) | (object.keys(required) - {"requests"})
 
 measured if evidence.status == "measured"
 
-enough if {
-	lib.is_figure(evidence.requests)
-	evidence.requests >= requests_needed
-}
+enough if sufficient(evidence, "requests")
 
 # METADATA
 # title: Reasons why the evidence is no ground for a verdict
@@ -110,12 +139,91 @@ insufficiency contains reason if {
 
 # METADATA
 # title: Limits that what was measured breaks, and limits that cannot be used
-breaches := (lib.wrong_thresholds(required, effective) | lib.violations(wordings, limits, evidence)) | {sprintf("at the proxy, %s", [reason]) | some reason in lib.violations(wordings, limits, at_proxy)}
+breaches := (wrong | violations(evidence, baseline_at_service)) | {sprintf("at the proxy, %s", [reason]) | some reason in violations(at_proxy, baseline_at_proxy)}
+
+# The reasons name the file; which of its tables is meant goes without saying only for the table of this name.
+wrong := lib.wrong_thresholds(required, effective) if table == "canary"
+
+wrong := {sprintf("%s: %s", [table, reason]) | some reason in lib.wrong_thresholds(required, effective)} if table != "canary"
+
+# Figures of one view (the service's or the proxy's) against the limits and the same view's baseline.
+violations(figures, base) := absolute | relative if {
+	absolute := lib.violations(wordings, held(excused(figures, base)), figures)
+	relative := lib.violations(wordings, increase_limits, grown(figures, base))
+}
+
+# A bad day of the whole service is not the canary's fault: where the baseline is past the limit too, only
+# the increase counts. Without a limit on the increase nothing would be left that counts, so nothing is excused.
+excused(figures, base) := {figure |
+	some figure, increase in increases
+	limit := limits[figure].max
+	every value in [limit, figures[figure], base[figure], increase_limits[increase].max] {
+		lib.is_figure(value)
+	}
+	lib.breaks("max", figures[figure], limit)
+	lib.breaks("max", base[figure], limit)
+}
+
+# The limits, without the maximum of what is excused.
+held(figures) := {figure: bounds |
+	some figure, given in limits
+	bounds := held_bounds(figures, figure, given)
+}
+
+held_bounds(figures, figure, bounds) := object.remove(bounds, ["max"]) if figure in figures
+
+held_bounds(figures, figure, bounds) := bounds if not figure in figures
+
+# Where the canary is better than the baseline the increase is 0. Rounded, as 0.03 - 0.02 is not quite 0.01.
+grown(figures, base) := {increase: value |
+	some figure, increase in increases
+	lib.is_figure(figures[figure])
+	lib.is_figure(base[figure])
+	value := max([0, round((figures[figure] - base[figure]) * 1000000000) / 1000000000])
+}
 
 # The proxy's figures under the names they are judged by.
-at_proxy := {figure: value |
+at_proxy := proxy_view(evidence)
+
+proxy_view(record) := {figure: value |
 	some figure in proxied
-	value := evidence[sprintf("proxy_%s", [figure])]
+	value := record[sprintf("proxy_%s", [figure])]
+}
+
+default baseline := {}
+
+baseline := question.baseline if is_object(question.baseline)
+
+# What the baseline is good for. Only a measured one with requests enough is held against the canary.
+default baseline_status := "unavailable"
+
+baseline_status := "none" if object.get(question, "baseline", null) == null
+
+baseline_status := "measured" if {
+	baseline.status == "measured"
+	sufficient(baseline, "requests")
+}
+
+baseline_status := "insufficient" if {
+	baseline.status == "measured"
+	not sufficient(baseline, "requests")
+}
+
+sufficient(record, figure) if {
+	lib.is_figure(record[figure])
+	record[figure] >= requests_needed
+}
+
+default baseline_at_service := {}
+
+baseline_at_service := baseline if baseline_status == "measured"
+
+# The proxy may have seen fewer requests than the service, so its part must be enough by itself.
+default baseline_at_proxy := {}
+
+baseline_at_proxy := proxy_view(baseline) if {
+	baseline_status == "measured"
+	sufficient(baseline, "proxy_requests")
 }
 
 # Proxy figures that ought to be there and are not: all of them once the proxy counted requests, and any that is given as something else than a figure.
@@ -157,7 +265,40 @@ window_text := sprintf(" in %s s", [lib.exact(round(evidence.window_seconds * 10
 	lib.is_figure(evidence.window_seconds)
 }
 
-told := (judged | {"status", "slot", "window_seconds", "requests", "proxy_requests"}) | {sprintf("proxy_%s", [figure]) | some figure in proxied}
+told := (judged | {"status", "slot", "window_seconds", "requests", "proxy_requests"}) | proxy_names(proxied)
+
+proxy_names(names) := {sprintf("proxy_%s", [name]) | some name in names}
+
+# Told only of a step of a canary, where there is or might be a baseline.
+default compared := {}
+
+compared := {"baseline_status": baseline_status} if {
+	"partial" in object.keys(question)
+	not "baseline" in object.keys(question)
+}
+
+compared := object.union_n([
+	{sprintf("baseline_%s", [name]): object.get(baseline, name, null) | some name in of_baseline},
+	{name: object.get(grown(evidence, baseline_at_service), name, null) | some name in increase_names},
+	{sprintf("proxy_%s", [name]): object.get(grown(at_proxy, baseline_at_proxy), name, null) | some name in increase_names},
+	{
+		"baseline_status": baseline_status,
+		"excused": sort(excused(evidence, baseline_at_service) | proxy_names(excused(at_proxy, baseline_at_proxy))),
+	},
+]) if {
+	"baseline" in object.keys(question)
+}
+
+of_baseline := ({"requests", "proxy_requests"} | proxied) | proxy_names(proxied)
+
+# Limits on an increase are told only where there might have been one.
+shown_limits := effective if "baseline" in object.keys(question)
+
+shown_limits := object.remove(effective, increase_names) if not "baseline" in object.keys(question)
+
+source := lib.source(configured) if table == "canary"
+
+source := sprintf("%s.%s", [table, lib.source(configured)]) if table != "canary"
 
 default requests_limit := {}
 
@@ -170,9 +311,9 @@ decision := {
 	"allow": allow,
 	"insufficient": insufficient,
 	"reasons": sort(reasons),
-	"checked": {name: object.get(evidence, name, null) | some name in told},
-	"thresholds": object.union_n([effective, requests_limit, {
+	"checked": object.union({name: object.get(evidence, name, null) | some name in told}, compared),
+	"thresholds": object.union_n([shown_limits, requests_limit, {
 		"environment": lib.environment,
-		"source": lib.source(configured),
+		"source": source,
 	}]),
 }

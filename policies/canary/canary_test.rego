@@ -294,3 +294,349 @@ test_shipped_thresholds if {
 		}
 	}
 }
+
+# --- a canary beside the stable slot ---
+
+compared_thresholds := {
+	"canary": {
+		"default": {
+			"error_rate": {"max": 0.01},
+			"p99_latency_ms": {"max": 500},
+			"requests": {"min": 1},
+			"error_rate_increase": {"max": 0.01},
+			"p99_latency_increase_ms": {"max": 200},
+		},
+		"lab": {"p99_latency_increase_ms": {"max": 1000}},
+	},
+	"canary_partial": {
+		"default": {
+			"error_rate": {"max": 0.25},
+			"p99_latency_ms": {"max": 5000},
+			"requests": {"min": 30},
+		},
+		"lab": {"error_rate": {"max": 0.5}},
+	},
+}
+
+stable := object.union(good, {"slot": "blue", "requests": 9000, "proxy_requests": 9000})
+
+# The decision on the good evidence and baseline, with some of each replaced.
+compare(changes, base_changes) := ask({
+	"evidence": object.union(good, changes),
+	"baseline": object.union(stable, base_changes),
+})
+
+ask(question) := decision if {
+	decision := canary.decision with data.thresholds as compared_thresholds
+		with input as object.union({"environment": "production", "min_requests": 20}, question)
+}
+
+test_a_canary_like_its_baseline_is_allowed_and_tells_both if {
+	compare({}, {"error_rate": 0.002, "p99_latency_ms": 10}) == {
+		"domain": "canary",
+		"allow": true,
+		"insufficient": false,
+		"reasons": [],
+		"checked": {
+			"status": "measured",
+			"slot": "green",
+			"window_seconds": 30.0,
+			"requests": 412,
+			"error_rate": 0.0,
+			"p99_latency_ms": 12.5,
+			"proxy_requests": 412,
+			"proxy_error_rate": 0.0,
+			"proxy_p99_latency_ms": 14,
+			"baseline_status": "measured",
+			"baseline_requests": 9000,
+			"baseline_error_rate": 0.002,
+			"baseline_p99_latency_ms": 10,
+			"baseline_proxy_requests": 9000,
+			"baseline_proxy_error_rate": 0.0,
+			"baseline_proxy_p99_latency_ms": 14,
+			"error_rate_increase": 0,
+			"p99_latency_increase_ms": 2.5,
+			"proxy_error_rate_increase": 0,
+			"proxy_p99_latency_increase_ms": 0,
+			"excused": [],
+		},
+		"thresholds": {
+			"error_rate": {"max": 0.01},
+			"p99_latency_ms": {"max": 500},
+			"requests": {"min": 20},
+			"error_rate_increase": {"max": 0.01},
+			"p99_latency_increase_ms": {"max": 200},
+			"environment": "production",
+			"source": "default",
+		},
+	}
+}
+
+test_each_increase_past_its_limit_is_a_denial_with_its_reason if {
+	cases := [
+		[{"p99_latency_ms": 432.5}, "P99 latency is 420 ms above the baseline, maximum is 200 ms"],
+		[{"p99_latency_ms": 212.9}, "P99 latency is 200.4 ms above the baseline, maximum is 200 ms"],
+		[{"proxy_p99_latency_ms": 414}, "at the proxy, P99 latency is 400 ms above the baseline, maximum is 200 ms"],
+	]
+	every case in cases {
+		decision := compare(case[0], {})
+		not decision.allow
+		not decision.insufficient
+		decision.reasons == [case[1]]
+	}
+	bad_day := {"error_rate": 0.03, "proxy_error_rate": 0.04}
+	compare({"error_rate": 0.0655, "proxy_error_rate": 0.5}, bad_day).reasons == [
+		"at the proxy, error rate is 46.00 percentage points above the baseline, maximum is 1.00",
+		"error rate is 3.55 percentage points above the baseline, maximum is 1.00",
+	]
+}
+
+test_an_increase_exactly_at_its_limit_is_allowed if {
+	every pair in [[0.03, 0.02], [0.07, 0.06], [0.3, 0.29], [0.11, 0.1]] {
+		decision := compare({"error_rate": pair[0], "p99_latency_ms": 212.5}, {"error_rate": pair[1]})
+		decision.allow
+		decision.checked.error_rate_increase == 0.01
+	}
+}
+
+test_an_absolute_breach_is_told_beside_the_increase if {
+	compare({"error_rate": 0.5}, {}).reasons == [
+		"error rate is 50.00 %, maximum is 1.00 %",
+		"error rate is 50.00 percentage points above the baseline, maximum is 1.00",
+	]
+}
+
+test_a_bad_day_of_the_whole_service_is_not_the_canarys_fault if {
+	every figures in [{"error_rate": 0.2}, {"p99_latency_ms": 900}, {"proxy_error_rate": 0.2}, {"proxy_p99_latency_ms": 900}] {
+		decision := compare(figures, figures)
+		decision.allow
+		decision.checked.excused == [figure | some figure in object.keys(figures)]
+	}
+	worse := {"error_rate": 0.2, "p99_latency_ms": 900, "proxy_error_rate": 0.2, "proxy_p99_latency_ms": 900}
+	compare(worse, worse).checked.excused == [
+		"error_rate",
+		"p99_latency_ms",
+		"proxy_error_rate",
+		"proxy_p99_latency_ms",
+	]
+}
+
+test_a_figure_is_excused_by_its_own_view_and_name_alone if {
+	compare({"error_rate": 0.02, "proxy_error_rate": 0.02}, {"error_rate": 0.02}).reasons == [
+		"at the proxy, error rate is 2.00 %, maximum is 1.00 %",
+		"at the proxy, error rate is 2.00 percentage points above the baseline, maximum is 1.00",
+	]
+	decision := compare({"error_rate": 0.015}, {"p99_latency_ms": 900, "error_rate": 0.01})
+	decision.reasons == ["error rate is 1.50 %, maximum is 1.00 %"]
+	decision.checked.excused == []
+}
+
+test_what_the_canary_does_not_break_needs_no_excuse if {
+	decision := compare({}, {"error_rate": 0.5, "p99_latency_ms": 900})
+	decision.allow
+	decision.checked.excused == []
+}
+
+test_without_a_limit_on_the_increase_the_absolute_limit_holds if {
+	every name in ["error_rate_increase", "p99_latency_increase_ms"] {
+		some_limits := json.remove(compared_thresholds, [sprintf("/canary/default/%s", [name]), "/canary/lab"])
+		worse := {"error_rate": 0.2, "p99_latency_ms": 900}
+		decision := canary.decision with data.thresholds as some_limits with input as {
+			"evidence": object.union(good, worse),
+			"baseline": object.union(stable, worse),
+			"min_requests": 20,
+		}
+		not decision.allow
+		count(decision.reasons) == 1
+		count(decision.checked.excused) == 1
+		not name in object.keys(decision.thresholds)
+	}
+	min_only := json.patch(compared_thresholds, [{
+		"op": "replace",
+		"path": "/canary/default/error_rate_increase",
+		"value": {"min": 0},
+	}])
+	decision := canary.decision with data.thresholds as min_only with input as {
+		"evidence": object.union(good, {"error_rate": 0.2}),
+		"baseline": object.union(stable, {"error_rate": 0.2}),
+		"min_requests": 20,
+	}
+	decision.reasons == ["error rate is 20.00 %, maximum is 1.00 %"]
+}
+
+test_a_minimum_is_never_excused if {
+	odd := json.patch(compared_thresholds, [{
+		"op": "replace",
+		"path": "/canary/default/error_rate",
+		"value": {"max": 0.01, "min": 0.5},
+	}])
+	decision := canary.decision with data.thresholds as odd with input as {
+		"evidence": object.union(good, {"error_rate": 0.2, "proxy_error_rate": 0.6}),
+		"baseline": object.union(stable, {"error_rate": 0.2, "proxy_error_rate": 0.6}),
+		"min_requests": 20,
+	}
+	decision.reasons == ["error rate is 20.00 %, minimum is 50.00 %"]
+}
+
+test_a_baseline_that_is_not_there_is_never_a_pass if {
+	slow := {"error_rate": 0.2, "p99_latency_ms": 900}
+	unmeasured := {
+		"status": "unavailable",
+		"detail": "nothing listens",
+		"requests": null,
+		"error_rate": null,
+		"p99_latency_ms": null,
+	}
+	cases := [
+		[null, "none"],
+		["x", "unavailable"],
+		[{}, "unavailable"],
+		[{"status": "measured"}, "insufficient"],
+		[object.union(stable, {"status": "unavailable"}), "unavailable"],
+		[object.union(stable, unmeasured), "unavailable"],
+		[object.union(stable, object.union(slow, {"requests": 19})), "insufficient"],
+		[object.union(stable, object.union(slow, {"requests": "9000"})), "insufficient"],
+	]
+	every case in cases {
+		decision := ask({"evidence": object.union(good, slow), "baseline": case[0]})
+		not decision.allow
+		not decision.insufficient
+		decision.reasons == ["P99 latency is 900 ms, maximum is 500 ms", "error rate is 20.00 %, maximum is 1.00 %"]
+		decision.checked.baseline_status == case[1]
+		decision.checked.excused == []
+		decision.checked.error_rate_increase == null
+		ask({"evidence": good, "baseline": case[0]}).allow
+	}
+	ask({"evidence": good, "baseline": null}).checked.baseline_error_rate == null
+}
+
+test_a_baseline_as_small_as_the_evidence_may_be_is_used if {
+	compare({"error_rate": 0.2}, {"requests": 20, "error_rate": 0.2}).checked.excused == ["error_rate"]
+}
+
+test_a_baseline_that_cannot_be_weighed_is_not_used if {
+	decision := ask({"evidence": good, "baseline": stable, "min_requests": "20"})
+	decision.insufficient
+	decision.checked.baseline_status == "insufficient"
+}
+
+test_a_figure_that_the_baseline_lacks_is_held_against_the_limit_alone if {
+	every value in [null, "0.2", -1] {
+		decision := compare({"error_rate": 0.2}, {"error_rate": value})
+		decision.reasons == ["error rate is 20.00 %, maximum is 1.00 %"]
+		decision.checked.error_rate_increase == null
+	}
+}
+
+test_a_proxy_that_saw_too_little_of_the_baseline_excuses_nothing if {
+	worse := {"proxy_error_rate": 0.2}
+	every seen in [0, 19, null, "9000"] {
+		decision := compare(worse, object.union(worse, {"proxy_requests": seen}))
+		decision.reasons == ["at the proxy, error rate is 20.00 %, maximum is 1.00 %"]
+		decision.checked.baseline_status == "measured"
+		decision.checked.proxy_error_rate_increase == null
+	}
+}
+
+test_too_little_evidence_stays_insufficient_whatever_the_baseline if {
+	decision := compare({"requests": 12, "error_rate": 0.2}, {"error_rate": 0.2})
+	decision.insufficient
+	decision.reasons == ["12 requests in 30 s, at least 20 are needed"]
+}
+
+test_an_increase_limit_of_an_environment if {
+	decision := ask({
+		"environment": "lab",
+		"evidence": object.union(good, {"p99_latency_ms": 480}),
+		"baseline": stable,
+	})
+	decision.allow
+	decision.thresholds.p99_latency_increase_ms == {"max": 1000}
+	decision.thresholds.source == "lab"
+}
+
+test_an_increase_limit_that_cannot_be_used_is_no_pass if {
+	text := json.patch(compared_thresholds, [{
+		"op": "replace",
+		"path": "/canary/default/error_rate_increase",
+		"value": {"max": "0.01"},
+	}])
+	worse := {"error_rate": 0.2}
+	decision := canary.decision with data.thresholds as text with input as {
+		"evidence": object.union(good, worse),
+		"baseline": object.union(stable, worse),
+		"min_requests": 20,
+	}
+	decision.reasons == [
+		"error rate is 20.00 %, maximum is 1.00 %",
+		`the threshold of error_rate_increase is {"max":"0.01"}, not a min or max of 0 or more (policies/thresholds/data.yaml)`,
+	]
+}
+
+# --- before the window has ended ---
+
+test_a_partial_look_has_thresholds_of_its_own if {
+	noisy := {"error_rate": 0.2, "p99_latency_ms": 4000, "proxy_error_rate": 0.25}
+	decision := ask({"evidence": object.union(good, noisy), "partial": true})
+	decision.allow
+	decision.thresholds == {
+		"error_rate": {"max": 0.25},
+		"p99_latency_ms": {"max": 5000},
+		"requests": {"min": 30},
+		"environment": "production",
+		"source": "canary_partial.default",
+	}
+	decision.checked.baseline_status == "none"
+	not "excused" in object.keys(decision.checked)
+	lab := ask({"environment": "lab", "evidence": object.union(good, {"error_rate": 0.4}), "partial": true})
+	lab.allow
+	lab.thresholds.source == "canary_partial.lab"
+}
+
+test_a_partial_look_denies_what_is_plainly_broken if {
+	decision := ask({"evidence": object.union(good, {"error_rate": 0.9}), "baseline": stable, "partial": true})
+	not decision.allow
+	not decision.insufficient
+	decision.reasons == ["error rate is 90.00 %, maximum is 25.00 %"]
+}
+
+test_a_partial_look_at_few_requests_is_insufficient if {
+	decision := ask({"evidence": object.union(good, {"requests": 29, "error_rate": 1}), "partial": true})
+	decision.insufficient
+	"29 requests in 30 s, at least 30 are needed" in decision.reasons
+}
+
+test_only_true_makes_a_look_partial if {
+	every value in [false, null, "true", 1, [], {}] {
+		decision := ask({"evidence": object.union(good, {"error_rate": 0.2}), "partial": value})
+		decision.reasons == ["error rate is 20.00 %, maximum is 1.00 %"]
+		decision.thresholds.source == "default"
+	}
+}
+
+test_a_partial_look_without_its_table_is_no_pass if {
+	every wrong in [thresholds, object.union(thresholds, {"canary_partial": 5}), []] {
+		decision := canary.decision with data.thresholds as wrong
+			with input as {"evidence": good, "min_requests": 20, "partial": true}
+		not decision.allow
+		"canary_partial: no maximum of error_rate is set (policies/thresholds/data.yaml)" in decision.reasons
+		count(decision.reasons) == 3
+	}
+}
+
+test_shipped_thresholds_of_a_canary_step if {
+	every environment in ["production", "local"] {
+		question := {"environment": environment, "evidence": good, "baseline": stable, "min_requests": 0}
+		whole := canary.decision with input as question
+		whole.thresholds.error_rate_increase == {"max": 0.01}
+		whole.thresholds.p99_latency_increase_ms == {"max": 200}
+		early := canary.decision with input as object.union(question, {"partial": true})
+		early.thresholds == {
+			"error_rate": {"max": 0.25},
+			"p99_latency_ms": {"max": 5000},
+			"requests": {"min": 20},
+			"environment": environment,
+			"source": "canary_partial.default",
+		}
+	}
+}

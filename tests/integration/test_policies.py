@@ -135,7 +135,11 @@ EVIDENCE = changed(
 )
 QUESTIONS = ODD | st.fixed_dictionaries(
     {"facts": ODD | FACTS, "evidence": ODD | EVIDENCE, "min_requests": st.integers(0, 30) | ODD},
-    optional={"environment": ODD | st.sampled_from(["production", "local", "default"])},
+    optional={
+        "environment": ODD | st.sampled_from(["production", "local", "default"]),
+        "baseline": ODD | EVIDENCE,
+        "partial": ODD,
+    },
 )
 
 
@@ -157,28 +161,46 @@ def is_sound_host(question: Any) -> bool:
     )
 
 
+def is_good_view(figures: dict[str, Any], base: dict[str, Any], partial: bool) -> bool:
+    """error_rate and p99_latency_ms of one view beside those of a baseline that may be used ({} for none)."""
+    whole = {"error_rate": (0.01, 0.01), "p99_latency_ms": (500, 200)}
+    early = {"error_rate": (0.25, None), "p99_latency_ms": (5000, None)}
+    for name, (limit, more) in (early if partial else whole).items():
+        value = figures[name]
+        if more is not None and within(base, name, 0, math.inf):
+            if value - base[name] > more + 1e-9 or (value > limit and base[name] <= limit):
+                return False
+        elif value > limit:
+            return False
+    return True
+
+
+def view(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name: record.get(prefix + name) for name in ("error_rate", "p99_latency_ms")}
+
+
 def is_sound_service(question: Any) -> bool:
     """The shipped limits on a service, written without looking at the policy."""
     if not isinstance(question, dict) or not within(question, "min_requests", 0, math.inf):
         return False
     seen = question.get("evidence")
-    if not isinstance(seen, dict) or seen.get("status") != "measured":
+    partial = question.get("partial") is True
+    needed = max(question["min_requests"], 20 if partial else 1)
+    if not isinstance(seen, dict) or seen.get("status") != "measured" or not within(seen, "requests", needed, math.inf):
         return False
-    proxy = [
-        within(seen, "proxy_error_rate", 0, 0.01) or seen.get("proxy_error_rate") is None,
-        within(seen, "proxy_p99_latency_ms", 0, 500) or seen.get("proxy_p99_latency_ms") is None,
-    ]
-    if seen.get("proxy_requests") not in (None, 0) or seen.get("proxy_requests") is False:
-        proxy = [
-            within(seen, "proxy_requests", 0, math.inf),
-            within(seen, "proxy_error_rate", 0, 0.01),
-            within(seen, "proxy_p99_latency_ms", 0, 500),
-        ]
-    return (
-        within(seen, "requests", max(question["min_requests"], 1), math.inf)
-        and within(seen, "error_rate", 0, 0.01)
-        and within(seen, "p99_latency_ms", 0, 500)
-        and all(proxy)
+    base = question.get("baseline")
+    if not within(base, "requests", needed, math.inf) or base.get("status") != "measured":
+        base = {}
+    base_at_proxy = view(base, "proxy_") if within(base, "proxy_requests", needed, math.inf) else {}
+    service, proxy = view(seen, ""), view(seen, "proxy_")
+    silent = seen.get("proxy_requests") is None or within(seen, "proxy_requests", 0, 0)
+    if not silent and not within(seen, "proxy_requests", 0, math.inf):
+        return False
+    if silent:  # figures are not needed then, but where there are some they count
+        proxy = {name: 0 if value is None else value for name, value in proxy.items()}
+    return all(
+        all(within(figures, name, 0, math.inf) for name in figures) and is_good_view(figures, beside, partial)
+        for figures, beside in ((service, base), (proxy, base_at_proxy))
     )
 
 
