@@ -5,6 +5,11 @@ A line's ``msec`` is the end of its request. What counts, and how:
 - A request that ended in the window, for a slot asked about, on a path that is evidence.
 - The slot is the line's ``slot``; where that is empty, the slot whose ``match`` holds the last address in
   ``upstream`` (the one that answered, after a retry).
+- Where nginx tried one slot in vain and another one answered (``upstream_status`` "502, 200" beside two
+  addresses in ``upstream``), the attempt counts as a request of the slot it failed at too, with the status and
+  the time of that attempt, and its time is none of the slot that answered. Attempts belong to the slot whose
+  ``match`` holds their address; several at one slot count once, as the last of them. Without a status for each
+  address only the slot that answered is counted.
 - Requests that nginx answered by itself (empty ``upstream``) say nothing about a slot: left out.
 - A 502 or 504 that nginx made because the slot did not answer is an error of that slot.
 - 499 (the client went away) is a request, with the time it waited, but not an error.
@@ -49,15 +54,28 @@ class LogTooLongError(LogError):
 
 
 class Request(NamedTuple):
-    """One line of the log. ``end`` is unix seconds, ``seconds`` the time the client waited."""
+    """One line of the log. ``end`` is unix seconds, ``seconds`` the time the client waited.
+
+    ``upstream`` are the addresses tried, in order; ``statuses`` and ``times`` are of the same order, as nginx
+    wrote them, and empty where the log has none.
+    """
 
     end: float
     slot: str
-    upstream: str
+    upstream: List[str]
     path: str
     status: int
     seconds: float
     probe: bool
+    statuses: List[str]
+    times: List[str]
+
+
+class Attempt(NamedTuple):
+    """What one slot had of a request: its status, and the seconds it took."""
+
+    status: int
+    seconds: float
 
 
 def _number(value: Any) -> Optional[float]:
@@ -68,6 +86,11 @@ def _number(value: Any) -> Optional[float]:
     except OverflowError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def _each(value: Any) -> List[str]:
+    """The parts of one of nginx's upstream variables: ", " between servers, " : " after an internal redirect."""
+    return [one.strip() for one in re.split(r", | : ", value)] if isinstance(value, str) and value.strip() else []
 
 
 def parse_line(line: bytes) -> Optional[Request]:
@@ -84,7 +107,17 @@ def parse_line(line: bytes) -> Optional[Request]:
         return None
     if not (isinstance(slot, str) and isinstance(upstream, str) and isinstance(path, str)):
         return None
-    return Request(end, slot, upstream, path.split("?", 1)[0], int(status), seconds, data.get("probe") is True)
+    return Request(
+        end,
+        slot,
+        _each(upstream),
+        path.split("?", 1)[0],
+        int(status),
+        seconds,
+        data.get("probe") is True,
+        _each(data.get("upstream_status")),
+        _each(data.get("upstream_time")),
+    )
 
 
 def percentile(ordered: Sequence[float], q: float) -> Optional[float]:
@@ -94,6 +127,14 @@ def percentile(ordered: Sequence[float], q: float) -> Optional[float]:
     # Rounded first, as 0.95 * 20 must be rank 19, not 19.000000000000004 and so 20.
     rank = math.ceil(round(q * len(ordered), 9))
     return ordered[min(len(ordered), max(1, rank)) - 1]
+
+
+def _whole(text: str) -> Optional[int]:
+    return int(text) if re.fullmatch(r"[0-9]{3}", text) else None
+
+
+def _seconds(text: str) -> Optional[float]:
+    return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
 
 
 class Tally:
@@ -116,17 +157,35 @@ class Tally:
 
     def add(self, request: Request) -> None:
         """Count ``request`` if it is evidence of a slot asked about."""
-        address = re.split(r", | : ", request.upstream)[-1].strip()
-        if address in ("", "-") or not self._since < request.end <= self._until:
+        if not request.upstream or request.upstream[-1] in ("", "-"):
             return
-        if request.path in self._exclude:
+        if not self._since < request.end <= self._until or request.path in self._exclude:
             return
-        slot = request.slot or self._by_address.get(address, "")
-        if slot not in self._seconds:
-            return
-        self._seconds[slot].append(request.seconds)
-        self._errors[slot] += request.status >= 500
-        self._probes[slot] += request.probe
+        for slot, attempt in self._by_slot(request).items():
+            if slot in self._seconds:
+                self._seconds[slot].append(attempt.seconds)
+                self._errors[slot] += attempt.status >= 500
+                self._probes[slot] += request.probe
+
+    def _by_slot(self, request: Request) -> Dict[str, Attempt]:
+        """What each slot had of ``request``; under "" what belongs to none."""
+        final = request.slot or self._by_address.get(request.upstream[-1], "")
+        failed: Dict[str, Attempt] = {}
+        elsewhere = 0.0
+        earlier = request.upstream[:-1] if len(request.statuses) == len(request.upstream) else []
+        times = request.times if len(request.times) == len(request.upstream) else [""] * len(request.upstream)
+        for address, status, took in zip(earlier, request.statuses, times):
+            slot = self._by_address.get(address, "")
+            if slot == final:
+                continue
+            seconds = _seconds(took)
+            elsewhere += seconds or 0.0
+            # nginx turned away from it, so without a status it is an error; without a time it is no faster
+            # than the whole.
+            failed[slot] = Attempt(_whole(status) or 502, request.seconds if seconds is None else seconds)
+        # The slot that answered is not to blame for what was waited for at another one.
+        failed[final] = Attempt(request.status, max(0.0, request.seconds - elsewhere))
+        return failed
 
     def figures(self, truncated: bool) -> Dict[str, Dict[str, Any]]:
         """Slot to {"requests", "errors", "probes", "p50_ms", "p95_ms", "p99_ms", "truncated"}."""

@@ -102,6 +102,68 @@ def test_the_slot_of_a_line(tmp_path: Path, slot: str, upstream: str, counted: s
     assert [name for name in ("blue", "green") if got[name]["requests"]] == ([counted] if counted else [])
 
 
+BOTH = "127.0.0.1:3000, 127.0.0.1:3001"
+
+
+def retried(**fields: Any) -> str:
+    """A line of a request that failed at blue after 2 s and was answered by green 0.5 s later."""
+    given = {"upstream": BOTH, "upstream_status": "502, 200", "upstream_time": "2.000, 0.500", "slot": "green"}
+    return line(**{**given, "request_time": 2.5, **fields})
+
+
+def test_an_attempt_in_vain_is_an_error_of_its_slot_and_no_time_of_the_other(tmp_path: Path) -> None:
+    got = figures(write(tmp_path / "a", retried(probe=True)))
+    assert [got["blue"][name] for name in ("requests", "errors", "probes", "p99_ms")] == [1, 1, 1, 2000.0]
+    assert [got["green"][name] for name in ("requests", "errors", "probes", "p99_ms")] == [1, 0, 1, 500.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "blue", "green"),
+    [
+        pytest.param({"upstream_status": "504, 200"}, (1, 1), (1, 0), id="out-of-time"),
+        pytest.param({"upstream_status": "502, 502", "status": 502}, (1, 1), (1, 1), id="both-in-vain"),
+        pytest.param({"upstream_status": "404, 200"}, (1, 0), (1, 0), id="a-status-that-is-no-error"),
+        pytest.param({"upstream_status": "-, 200"}, (1, 1), (1, 0), id="no-status-of-the-attempt"),
+        pytest.param({"slot": ""}, (1, 1), (1, 0), id="no-slot-named"),
+        pytest.param({"upstream": BOTH.replace(",", " :")}, (1, 1), (1, 0), id="after-an-internal-redirect"),
+        pytest.param({"upstream_status": None}, (0, 0), (1, 0), id="no-field"),
+        pytest.param({"upstream_status": ""}, (0, 0), (1, 0), id="empty-field"),
+        pytest.param({"upstream_status": "200"}, (0, 0), (1, 0), id="fewer-statuses-than-addresses"),
+        pytest.param({"upstream_status": 502}, (0, 0), (1, 0), id="a-number"),
+        pytest.param({"upstream": "127.0.0.1:9, 127.0.0.1:3001"}, (0, 0), (1, 0), id="an-address-of-no-slot"),
+        pytest.param({"upstream": "127.0.0.1:3000, weighted", "slot": ""}, (1, 1), (0, 0), id="nobody-left-to-try"),
+        pytest.param({"status": 499, "upstream_status": "502, -"}, (1, 1), (1, 0), id="client-went-away"),
+    ],
+)
+def test_what_each_slot_has_of_a_request_tried_twice(
+    tmp_path: Path, fields: dict[str, Any], blue: tuple[int, int], green: tuple[int, int]
+) -> None:
+    got = figures(write(tmp_path / "a", retried(**fields)))
+    assert (got["blue"]["requests"], got["blue"]["errors"]) == blue
+    assert (got["green"]["requests"], got["green"]["errors"]) == green
+
+
+def test_retries_within_one_slot_count_once_with_the_last_status(tmp_path: Path) -> None:
+    within = line(upstream="127.0.0.1:3000, 127.0.0.1:3000", upstream_status="502, 200", upstream_time="2.000, 0.500")
+    got = figures(write(tmp_path / "a", within.replace("0.004", "2.5")))
+    assert [got["blue"][name] for name in ("requests", "errors", "p99_ms")] == [1, 0, 2500.0]
+    fields = {
+        "upstream": "127.0.0.1:3000, 127.0.0.1:3001, 127.0.0.1:3000, 127.0.0.1:3001",
+        "upstream_status": "502, 502, 504, 200",
+        "upstream_time": "1.000, 0.250, 2.000, 0.250",
+        "request_time": 3.5,
+    }
+    got = figures(write(tmp_path / "b", retried(**fields)))
+    assert [got["blue"][name] for name in ("requests", "errors", "p99_ms")] == [1, 1, 2000.0]
+    assert [got["green"][name] for name in ("requests", "errors", "p99_ms")] == [1, 0, 500.0]
+
+
+@pytest.mark.parametrize("times", ["-, 0.500", "", "0.500", "nan, 1", None, "1e9, 0"])
+def test_an_attempt_without_a_time_is_never_taken_for_a_fast_one(tmp_path: Path, times: str | None) -> None:
+    got = figures(write(tmp_path / "a", retried(upstream_time=times)))
+    assert (got["blue"]["errors"], got["blue"]["p99_ms"], got["green"]["p99_ms"]) == (1, 2500.0, 2500.0)
+
+
 def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     log = tmp_path / "a"
     torn = line()[:60]
@@ -132,7 +194,7 @@ def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
             st.lists(inner, max_size=3)
             | st.dictionaries(
                 st.sampled_from(["msec", "status", "request_time", "slot", "upstream", "path", "probe"]),
-                inner,
+                inner | st.sampled_from(["127.0.0.1:3000, 127.0.0.1:3001", "502, 200", "-", "1e9, 0x1"]),
                 max_size=7,
             )
         ),
