@@ -24,7 +24,10 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer evidence, samples, probes and window; failed only for wrong arguments or a lost host."""
+        """Answer evidence, first, samples, probes, unhealthy, failures and window.
+
+        Failed only for wrong arguments or a lost host.
+        """
         super().run(tmp, task_vars)
         arguments = {**self._task.args}
         names = arguments.pop("names", None) or {}
@@ -54,8 +57,11 @@ class ActionModule(ActionBase):
         return {
             "changed": False,
             "evidence": records,
+            "first": result["first"],
             "samples": result["samples"],
             "probes": result["probes"],
+            "unhealthy": result["unhealthy"],
+            "failures": result["failures"],
             "window": result["window"],
             "warnings": result.get("warnings", []),
         }

@@ -20,6 +20,8 @@ description:
   - The proxy's view counts the requests that ended in the window and reached a slot. A 502 or 504 that nginx made
     because the slot did not answer is an error of the slot; 499 (the client went away) is a request, not an error.
     Requests that nginx answered by itself are left out. Its percentiles are exact, by nearest rank.
+  - A request that nginx tried at one slot in vain, before another one answered it, is an error of the first as well,
+    where the log has C(upstream_status) and O(slots[].match) tells whose the addresses are.
   - Health, metrics and chaos paths are evidence of neither view.
 options:
   slots:
@@ -37,14 +39,16 @@ options:
         type: str
         required: true
       match:
-        description: Values of C(upstream) in the access log that mean this slot, used where the log names no slot.
+        description: Values of C(upstream) in the access log that mean this slot, used where the log names no slot, and
+          for attempts that were followed by another one.
         type: list
         elements: str
         default: []
   window_seconds:
     description:
       - Seconds between the two scrapes. V(0) takes one scrape; with O(first_samples) that is the second one.
-      - With O(first_samples), only what is left of the window since they were taken is waited for.
+      - With O(first_samples), only what is left of the window since they were taken is waited for. So the same
+        first samples with a larger and larger window give evidence that grows from one begin.
     type: float
     default: 30.0
   timeout:
@@ -52,7 +56,7 @@ options:
     type: float
     default: 5.0
   first_samples:
-    description: The C(samples) that an earlier call returned. They are the first scrape then.
+    description: The C(samples) or the C(first) that an earlier call returned. They are the first scrape then.
     type: list
     elements: dict
   probes:
@@ -64,9 +68,16 @@ options:
         type: str
         required: true
       count:
-        description: How many.
+        description: How many, for each of O(probes.slots) if there are any.
         type: int
         default: 20
+      slots:
+        description:
+          - Words for slots that nginx routes by, C(canary) and C(stable). Probes are sent for each of them, with the
+            word in the header C(X-SwiftDeploy-Slot). Without it that header is not sent.
+        type: list
+        elements: str
+        default: []
       header_value:
         description: Value of the C(X-SwiftDeploy-Probe) header, the id of the run.
         type: str
@@ -78,6 +89,39 @@ options:
         description: Seconds for one probe. One that fails, takes longer or answers 500 or more counts as failed.
         type: float
         default: 10.0
+  watch:
+    description:
+      - Slots that are asked how they are while the window runs, at its begin and then each O(watch[].interval).
+      - A slot is unhealthy after O(watch[].retries) failures in a row. The window ends at once then, and probes
+        that are not sent yet are not sent.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      slot:
+        description: Name of the slot.
+        type: str
+        required: true
+      url:
+        description: What to ask. An answer of 200 to 299 is a healthy one.
+        type: str
+        required: true
+      timeout:
+        description: Seconds for one answer.
+        type: float
+        default: 5.0
+      interval:
+        description: Seconds between two questions.
+        type: float
+        default: 5.0
+      retries:
+        description: How many failures in a row are too many.
+        type: int
+        default: 3
+      failures:
+        description: Failures in a row that an earlier call ended with (its C(failures)). They count on.
+        type: int
+        default: 0
   proxy_log:
     description: Where nginx's access log is. Without it the proxy's figures are null.
     type: dict
@@ -137,6 +181,32 @@ EXAMPLES = r"""
     exclude_paths: ["{{ manifest.services.healthcheck.path }}"]
   register: measured
 
+- name: Measure a canary for 10 of its 30 seconds, and end early when it dies
+  swiftdeploy_metrics:
+    slots: "{{ slots }}"
+    window_seconds: 10
+    probes:
+      url: http://127.0.0.1:8080/
+      count: 7
+      slots: [canary, stable]
+      header_value: "{{ run_id }}"
+    watch:
+      - slot: green
+        url: http://127.0.0.1:18081/healthz
+        interval: 2
+  register: tick
+
+- name: Go on up to 20 seconds
+  swiftdeploy_metrics:
+    slots: "{{ slots }}"
+    window_seconds: 20
+    first_samples: "{{ tick.first }}"
+    watch:
+      - slot: green
+        url: http://127.0.0.1:18081/healthz
+        interval: 2
+        failures: "{{ tick.failures.green }}"
+
 - name: Look again, without waiting
   swiftdeploy_metrics:
     slots: "{{ slots }}"
@@ -188,18 +258,42 @@ samples:
   returned: success
   type: list
   elements: dict
+first:
+  description:
+    - The first scrape, raw, in the form of C(samples).
+    - Empty when O(first_samples) were given, or none was taken.
+  returned: success
+  type: list
+  elements: dict
+unhealthy:
+  description: Why each slot of O(watch) that is not healthy is not, in words. Empty when all are well.
+  returned: success
+  type: dict
+  sample: {green: "nothing listens at http://127.0.0.1:18081/healthz, 3 times in a row"}
+failures:
+  description:
+    - How many times in a row each slot of O(watch) had failed at the end.
+    - To be O(watch[].failures) of a later call, so that a window shorter than the retries take misses nothing.
+  returned: success
+  type: dict
+  sample: {green: 3}
 probes:
-  description: How many probes were sent, and how many of them failed.
+  description:
+    - How many probes were sent in all, and how many of them failed.
+    - One whose answer an early end did not wait for is not failed.
   returned: success
   type: dict
   sample: {sent: 20, failed: 0}
 window:
-  description: Begin and end of the window in unix seconds, null after a single scrape.
+  description:
+    - Begin and end of the window in unix seconds, null after a single scrape.
+    - The end is early when a slot of O(watch) is unhealthy.
   returned: success
   type: dict
   sample: {since: 1795233300.1, until: 1795233330.2}
 """
 
+import re
 import time
 from typing import Any, Dict, List, Optional
 
@@ -207,12 +301,17 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.access_log import proxy_figures
 from ansible.module_utils.swiftdeploy_target.probes import send_all
 from ansible.module_utils.swiftdeploy_target.scrape import scrape_all
+from ansible.module_utils.swiftdeploy_target.watch import Watch
 
 LIMITS = {"window_seconds": (0, 3600), "timeout": (0.01, 300)}
+WATCH_LIMITS = {"timeout": (0.01, 300), "interval": (0.1, 3600), "retries": (1, 1000), "failures": (0, 1000000)}
 
 
 def measure(options: Dict[str, Any]) -> Dict[str, Any]:
-    """Scrape, probe, wait, scrape again, read the log. Answers first, samples, probes, proxy and window."""
+    """Scrape, probe and watch, scrape again, read the log.
+
+    Answers first, samples, probes, unhealthy, failures, proxy and window.
+    """
     start = time.monotonic()
     started = time.time()
 
@@ -238,18 +337,24 @@ def measure(options: Dict[str, Any]) -> Dict[str, Any]:
         remaining = 0.0
     begin = time.monotonic()
     probes = {"sent": 0, "failed": 0}
+    watch = Watch(options["watch"])
+    watch.start()
     if options["probes"] and options["probes"]["count"] > 0:
-        probes = send_all(options["probes"], begin, remaining)
-    time.sleep(max(0.0, begin + remaining - time.monotonic()))
+        probes = send_all(options["probes"], begin, remaining, watch.ended)
+    watch.ended.wait(max(0.0, begin + remaining - time.monotonic()))
     until = clock()
     samples = scrape_all(slots, options["timeout"], clock)
     proxy = None
     if options["proxy_log"] and since is not None:
         proxy = proxy_figures(options["proxy_log"], slots, since, until, options["exclude_paths"])
+    # Last, as it may have to wait for an answer.
+    watch.stop()
     return {
         "first": first,
         "samples": samples,
         "probes": probes,
+        "unhealthy": watch.unhealthy,
+        "failures": watch.failures,
         "proxy": proxy,
         "window": None if since is None else {"since": since, "until": until},
     }
@@ -260,11 +365,32 @@ def wrong(options: Dict[str, Any]) -> Optional[str]:
     for name, (lowest, highest) in LIMITS.items():
         if not lowest <= options[name] <= highest:
             return f"{name} is {options[name]:g}, allowed is {lowest} to {highest} seconds"
-    probes = options["probes"] or {"count": 0, "timeout": 1.0}
+    return wrong_probes(options["probes"]) or wrong_watch(options["watch"])
+
+
+def wrong_probes(probes: Optional[Dict[str, Any]]) -> Optional[str]:
+    """What is out of range in option probes, in words, or None."""
+    if probes is None:
+        return None
     if not 0 <= probes["count"] <= 10000:
         return f"probes.count is {probes['count']}, allowed is 0 to 10000"
+    for word in probes["slots"]:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", word):
+            return f"probes.slots has {word!r}, allowed are words of letters, digits, - and _"
     if not 0.01 <= probes["timeout"] <= 300:
         return f"probes.timeout is {probes['timeout']:g}, allowed is 0.01 to 300 seconds"
+    return None
+
+
+def wrong_watch(watch: List[Dict[str, Any]]) -> Optional[str]:
+    """What is out of range in option watch, in words, or None."""
+    names = [one["slot"] for one in watch]
+    if len(names) != len(set(names)):
+        return f"watch names a slot twice: {', '.join(names)}"
+    for one in watch:
+        for name, (lowest, highest) in WATCH_LIMITS.items():
+            if not lowest <= one[name] <= highest:
+                return f"watch.{name} of slot {one['slot']} is {one[name]:g}, allowed is {lowest} to {highest}"
     return None
 
 
@@ -290,9 +416,23 @@ def main() -> None:
                 "options": {
                     "url": {"type": "str", "required": True},
                     "count": {"type": "int", "default": 20},
+                    "slots": {"type": "list", "elements": "str", "default": []},
                     "header_value": {"type": "str", "required": True},
                     "host_header": {"type": "str"},
                     "timeout": {"type": "float", "default": 10.0},
+                },
+            },
+            "watch": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "slot": {"type": "str", "required": True},
+                    "url": {"type": "str", "required": True},
+                    "timeout": {"type": "float", "default": 5.0},
+                    "interval": {"type": "float", "default": 5.0},
+                    "retries": {"type": "int", "default": 3},
+                    "failures": {"type": "int", "default": 0},
                 },
             },
             "proxy_log": {

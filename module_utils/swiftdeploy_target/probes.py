@@ -6,24 +6,30 @@ would be asked less often, and would look better than it is.
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional, Tuple
 
 from .scrape import FetchError, fetch
 
 HEADER = "X-SwiftDeploy-Probe"
+SLOT_HEADER = "X-SwiftDeploy-Slot"
 MAX_BODY = 8 * 1024 * 1024
 MAX_AT_ONCE = 64
 
+Plan = List[Tuple[float, str]]
 
-def send_one(probes: Dict[str, Any], at: float) -> bool:
-    """Send a probe at ``at`` (monotonic clock). True when it was answered with a status below 500.
 
-    A transport error (refused, cut, out of time) is a failure; a body that is merely too large is not.
+def send_one(probes: Dict[str, Any], slot: str = "") -> bool:
+    """Send a probe, for the slot that nginx knows by the word ``slot`` when it is given.
+
+    True when it was answered with a status below 500. A transport error (refused, cut, out of time) is a
+    failure; a body that is merely too large is not.
     """
-    time.sleep(max(0.0, at - time.monotonic()))
     headers = {HEADER: str(probes["header_value"]), "User-Agent": "swiftdeploy-probe"}
+    if slot:
+        headers[SLOT_HEADER] = slot
     if probes.get("host_header"):
         headers["Host"] = str(probes["host_header"])
     try:
@@ -32,14 +38,63 @@ def send_one(probes: Dict[str, Any], at: float) -> bool:
         return problem.cause == "too_large"
 
 
-def send_all(probes: Dict[str, Any], start: float, seconds: float) -> Dict[str, int]:
-    """Send ``probes["count"]`` probes evenly over ``seconds`` from ``start`` (monotonic clock).
+def plan(probes: Dict[str, Any], start: float, seconds: float) -> Plan:
+    """When each probe is sent, and for which slot: evenly over ``seconds`` from ``start``, the slots in turn."""
+    words = probes.get("slots") or [""]
+    total = int(probes["count"]) * len(words)
+    return [(start + (number + 0.5) * seconds / total, words[number % len(words)]) for number in range(total)]
 
-    Ends when all are answered or out of time, so that a slow answer is still within what is measured.
-    ``probes``: {"url", "count", "header_value", "timeout", "host_header" or none}. Answers {"sent", "failed"}.
+
+class _Sending:
+    """The probes under way. Its threads are daemons, so that an early end waits for no answer."""
+
+    def __init__(self, probes: Dict[str, Any], planned: Plan, stop: threading.Event) -> None:
+        self._probes = probes
+        self._stop = stop
+        self._waiting: queue.SimpleQueue[Tuple[float, str]] = queue.SimpleQueue()
+        for one in planned:
+            self._waiting.put(one)
+        self._lock = threading.Lock()
+        self._counts = {"sent": 0, "failed": 0}
+        self._threads = [
+            threading.Thread(target=self._work, daemon=True) for _ in range(min(len(planned), MAX_AT_ONCE))
+        ]
+
+    def run(self) -> Dict[str, int]:
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            while thread.is_alive() and not self._stop.is_set():
+                thread.join(0.05)
+        with self._lock:
+            return dict(self._counts)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                at, slot = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if self._stop.wait(max(0.0, at - time.monotonic())):
+                return
+            self._count("sent")
+            if not send_one(self._probes, slot):
+                self._count("failed")
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] += 1
+
+
+def send_all(
+    probes: Dict[str, Any], start: float, seconds: float, stop: Optional[threading.Event] = None
+) -> Dict[str, int]:
+    """Send ``probes["count"]`` probes, for each of ``probes["slots"]`` if there are any, evenly over ``seconds``.
+
+    ``start`` is of the monotonic clock. Ends when all are answered or out of time, so that a slow answer is
+    still within what is measured; or at once when ``stop`` is set: what is not sent then never is, and what
+    is not answered is no failure.
+    ``probes``: {"url", "count", "header_value", "timeout", "host_header" or none, "slots" or none}.
+    Answers {"sent", "failed"}.
     """
-    count = int(probes["count"])
-    moments = [start + (number + 0.5) * seconds / count for number in range(count)]
-    with ThreadPoolExecutor(max_workers=max(1, min(count, MAX_AT_ONCE))) as pool:
-        answered = list(pool.map(lambda at: send_one(probes, at), moments))
-    return {"sent": count, "failed": answered.count(False)}
+    return _Sending(probes, plan(probes, start, seconds), stop or threading.Event()).run()

