@@ -21,6 +21,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from .command import Finished, run
 
 LABEL = "org.swiftdeploy.inputs"
+# Which name an image was built for, still known when a newer one has taken the name.
+REPOSITORY_LABEL = "org.swiftdeploy.repository"
 ROLES = ("service", "nginx", "opa")
 DEFAULT_REGISTRY = "docker.io"
 # Images of this namespace exist only where they were built: on a public registry anybody could take the name.
@@ -231,7 +233,9 @@ class Engine:
 
     def build(self, name: str, inputs: str, tar: Path, arguments: Dict[str, str]) -> Finished:
         """Build ``name`` from the build context in ``tar``; the classic builder and BuildKit both take it."""
-        command = ["docker", "build", "--tag", name, "--label", f"{LABEL}={inputs}", "--force-rm"]
+        labels = [f"{LABEL}={inputs}", f"{REPOSITORY_LABEL}={parse_reference(name).familiar}"]
+        command = ["docker", "build", "--tag", name, "--force-rm"]
+        command += [word for label in labels for word in ("--label", label)]
         for key, value in sorted(arguments.items()):
             command += ["--build-arg", f"{key}={value}"]
         started = time.monotonic()
