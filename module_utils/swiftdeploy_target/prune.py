@@ -81,11 +81,10 @@ def states_below(home: Path) -> List[states.State]:
 
 
 class Wanted(NamedTuple):
-    """What decides about images: ids and tags (with their repository) that stay, ids and tags of dropped releases,
-    repositories whose untagged images are ours to remove."""
+    """What decides about images: the ids that stay, the ids of dropped releases and the names that they alone used,
+    the repositories whose untagged images are ours to remove."""
 
     ids: Set[str]
-    tags: Set[str]
     dropped_ids: Set[str]
     dropped_tags: Set[str]
     repositories: Set[str]
@@ -116,7 +115,7 @@ def wanted_images(options: Dict[str, Any], before: states.State, others: List[st
         # Also when it has moved to another image since: the next run takes what it names.
         tags |= _tags(needs["names"])
     dropped = {name for name in was["images"] - ids if _IMAGE_ID.fullmatch(name)}
-    return Wanted(ids, tags, dropped, _tags(was["names"]) - tags, repositories)
+    return Wanted(ids, dropped, _tags(was["names"]) - tags, repositories)
 
 
 def _age(record: Dict[str, Any], now: float) -> float:
@@ -145,7 +144,7 @@ def plan_images(records: List[Dict[str, Any]], wanted: Wanted, now: float, age: 
     for record in records:
         tags = set(record.get("RepoTags") or [])
         labels = (record.get("Config") or {}).get("Labels") or {}
-        if record["Id"] in wanted.ids or tags & wanted.tags:
+        if record["Id"] in wanted.ids:
             continue
         if record["Id"] in wanted.dropped_ids:
             ours = tags <= wanted.dropped_tags

@@ -113,8 +113,8 @@ def test_a_dropped_image_with_a_name_of_the_users_own_stays() -> None:
 
 
 def test_an_image_whose_name_the_next_run_would_take_stays() -> None:
-    # The name of release 6 was put back on the old image.
-    assert chosen(record(1, "app:6")) == []
+    # The name of a kept release was put back on the old image.
+    assert chosen(record(1, "app:5")) == []
 
 
 @pytest.mark.parametrize("name", ["nginx:1.31.3", "python:3.13-slim", "swiftdeploy/python:3.13", "opa:1"])
@@ -324,8 +324,10 @@ def test_unfinished_folders_go_when_they_are_old_and_strangers_never(host: Host,
         host.part(name)
     outside = tmp_path / "outside"
     outside.mkdir()
+    os.utime(outside, (LONG_AGO, LONG_AGO))
     (host.parts / f"service-{KEY.format(4)}").symlink_to(outside)
     report = host.prune()
+    assert report["problems"] == []
     assert sorted(word.partition(" ")[0] for word in report["removed"]) == sorted(gone)
     assert host.left() == {*strangers, f"service-{KEY.format(4)}"}
 
@@ -340,6 +342,19 @@ def test_nothing_is_removed_while_another_run_installs(host: Host) -> None:
     assert str(host.lock) in report["problems"][0]
     assert len(host.left()) == 4
     assert len(host.prune()["removed"]) == 3
+
+
+def test_what_a_run_takes_into_use_in_the_meantime_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_releases(host, 1, 2)
+    look = prune.names_in_use
+
+    def used_meanwhile(names: set[str]) -> set[str]:
+        keep.note_use(host.parts / f"service-{KEY.format(1)}")
+        return look(names)
+
+    monkeypatch.setattr(prune, "names_in_use", used_meanwhile)
+    host.prune()
+    assert host.left() == {f"service-{KEY.format(1)}", f"env-{KEY.format(2)}"}
 
 
 def test_homes_that_share_their_parts_keep_what_the_other_one_needs(host: Host, tmp_path: Path) -> None:
