@@ -48,6 +48,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._variables = task_vars or {}
         _result, self._given = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        self._failures = 0
         began = time.monotonic()
         found: dict[str, Any] = {"evidence": {}, "baseline_evidence": {}, "policy": {}}
         try:
@@ -84,7 +85,9 @@ class ActionModule(ActionBase):
                 deadline=deadline,
                 failure_policy=self._given["failure_policy"],
             )
-            line = canary.progress(self._given["place"], window - elapsed, found["evidence"])
+            line = canary.progress(
+                self._given["place"], None if until > window else window - elapsed, found["evidence"]
+            )
             self._display.display(f"  {self._variables.get('inventory_hostname')}  {line}")
             if word != "hold":
                 return word
@@ -97,7 +100,7 @@ class ActionModule(ActionBase):
         arguments = {
             **self._given["measurement"],
             "window_seconds": until,
-            "watch": [{"slot": self._given["slot"], **self._given["watch"]}],
+            "watch": [{"slot": self._given["slot"], **self._given["watch"], "failures": self._failures}],
         }
         if due:
             arguments["probes"] = {**self._given["probes"], "count": due, "slots": ["canary", "stable"]}
@@ -108,6 +111,8 @@ class ActionModule(ActionBase):
             raise HoldError(f"the canary cannot be measured: {measured.get('msg', 'no reason was given')}")
         found["evidence"] = measured["evidence"][self._given["slot"]]
         found["baseline_evidence"] = measured["evidence"][self._given["baseline"]]
+        # A look may be shorter than what a slot needs to be found dead.
+        self._failures = measured["failures"].get(self._given["slot"], 0)
         for slot, why in measured["unhealthy"].items():
             raise HoldError(f"the canary in {slot} became unhealthy at {self._given['place']['weight']} %: {why}")
         return first if first is not None else list(measured["first"])

@@ -121,7 +121,12 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         manifest, host = arguments["manifest"], str(variables["inventory_hostname"])
         facts = self._module("swiftdeploy_host_facts", {"path": options["stack_dir"]}, variables)
-        release = observed["state"]["slots"][observed["live"]] or {}
+        beside = observed["state"]["canary"]
+        # What a promotion would ask: of a canary that has traffic, held against the live release.
+        judged, baseline = (
+            (beside["slot"], observed["live"]) if beside and beside["weight"] else (observed["live"], None)
+        )
+        release = observed["state"]["slots"][judged] or {}
         common = {
             "environment": arguments["environment"],
             "action": "status",
@@ -143,7 +148,8 @@ class ActionModule(ActionBase):
                         "domain": "canary",
                         "input": {
                             **common,
-                            "evidence": evidence.get(observed["live"], {}),
+                            "evidence": evidence.get(judged, {}),
+                            **({"baseline": evidence.get(baseline, {})} if baseline else {}),
                             "min_requests": manifest["canary"]["min_requests"],
                         },
                     },

@@ -83,6 +83,25 @@ options:
     type: list
     elements: dict
     default: []
+  in_progress:
+    description:
+      - Where the slot of O(stop) tells how many requests it is working on. It is waited for that as well; a slot that
+        does not tell is stopped once nginx is done with it.
+    type: dict
+    suboptions:
+      path:
+        description: Path of its metrics.
+        type: str
+        required: true
+      metric:
+        description: Name of the gauge.
+        type: str
+        required: true
+  prune:
+    description:
+      - With O(commit=live), remove what no kept release needs any more. Keys C(parts_dir), the folder of the programs,
+        and C(keep_images), names of images that always stay. Without it nothing is removed.
+    type: dict
   drain_timeout:
     description: Seconds to wait for requests in flight. nginx closes what is left then.
     type: float
@@ -157,7 +176,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import lock, routing, state
+from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, routing, state
 from ansible.module_utils.swiftdeploy_target.files import difference, differences, install, outdated, read_bytes
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
@@ -180,8 +199,24 @@ def advance(current: state.State, params: Dict[str, Any]) -> state.State:
     return {**after, "programs": programs or current.get("programs")}
 
 
+def idle(runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> bool:
+    """Wait until nothing works on a request for the slot that is to be stopped; False when the time was over."""
+    deadline = time.monotonic() + params["drain_timeout"] + routing.DRAIN_GRACE
+    drained = routing.drain(runtime, moved.old_workers, params["drain_timeout"])
+    address = runtime.address(params["stop"]) if params["in_progress"] else None
+    if address is None:
+        return drained
+    # nginx is done with it; the service may not be, with what a client no longer waits for.
+    gauge = params["in_progress"]
+    told = inflight.wait_idle(address, gauge["path"], gauge["metric"], deadline)
+    return drained and told["idle"] is not False
+
+
 def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, Any]:
-    """Move the traffic, remember it, stop what has none. Raises RoutingError, RuntimeFaultError, StateError, OSError."""
+    """Move the traffic, remember it, stop what has none.
+
+    Raises RoutingError, RuntimeFaultError, StateError, OSError; what was done until then stays done.
+    """
     options = params["stack"]
     stack_dir = folder.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +241,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     if params["stop"]:
         log = runtime.logs(params["stop"], LOG_LINES)
         began = time.monotonic()
-        result["drained"] = routing.drain(runtime, moved.old_workers, params["drain_timeout"])
+        result["drained"] = idle(runtime, moved, params)
         drained = time.monotonic()
         stopped = runtime.stop(params["stop"])
         result["drain_s"], result["stop_s"] = round(drained - began, 3), round(time.monotonic() - drained, 3)
@@ -216,14 +251,10 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     if params["stop"] or not params["canary_off"]:
         routing.turn_on(folder)
     install(outdated(stack_dir, params["files"]))
-    return {
-        **result,
-        "changed": moved.changed or stopped,
-        "stopped": stopped,
-        "log": log,
-        "removed": [],
-        "problems": [],
-    }
+    pruned: Dict[str, Any] = {"removed": [], "problems": []}
+    if params["prune"] is not None and params["commit"] == "live":
+        pruned = prune.prune({**options, **params["prune"]}, before, after)
+    return {**result, "changed": moved.changed or stopped, "stopped": stopped, "log": log, **pruned}
 
 
 def main() -> None:
@@ -246,6 +277,11 @@ def main() -> None:
             "stop": {"type": "str", "choices": list(state.SLOTS)},
             "forget": {"type": "bool", "default": False},
             "files": {"type": "list", "elements": "dict", "default": []},
+            "in_progress": {
+                "type": "dict",
+                "options": {"path": {"type": "str", "required": True}, "metric": {"type": "str", "required": True}},
+            },
+            "prune": {"type": "dict"},
         },
         required_together=[("introduce", "introduce_hash")],
         required_if=[("commit", "live", ["release"])],

@@ -81,14 +81,16 @@ def _milliseconds(value: Any) -> str:
     return f"{value:.0f} ms" if isinstance(value, int | float) else "-"
 
 
-def progress(place: Mapping[str, Any], left: float, evidence: Mapping[str, Any]) -> str:
+def progress(place: Mapping[str, Any], left: float | None, evidence: Mapping[str, Any]) -> str:
     """One line on a weight that is being held: step, weight, seconds left, and the canary's figures so far.
 
-    ``place``: {"number", "of", "weight"}; ``evidence`` the canary's record.
+    ``left`` is None once the window is over and more evidence is waited for. ``place``: {"number", "of", "weight"};
+    ``evidence`` is the canary's record.
     """
-    time_left = f"{left:.0f} s left" if left > 0 else "holding"
+    time_left = "waiting for evidence" if left is None else f"{max(0.0, left):.0f} s left"
+    requests = evidence.get("requests")
     return (
         f"canary step {place['number']}/{place['of']}  {place['weight']} %  {time_left}  "
         f"errors {_percent(evidence.get('error_rate'))}  P99 {_milliseconds(evidence.get('p99_latency_ms'))}  "
-        f"requests {evidence.get('requests') if evidence.get('requests') is not None else '-'}"
+        f"requests {'-' if requests is None else requests}"
     )

@@ -49,7 +49,9 @@ def _slot_row(name: str, observed: Mapping[str, Any], figures: Mapping[str, Any]
     if live and slot["healthy"]:
         state = "live"
     elif slot["running"]:
-        state = "running" if slot["healthy"] else f"unhealthy: {slot['problem']}"
+        beside = observed["state"].get("canary") or {}
+        running = "canary" if beside.get("slot") == name else "running"
+        state = running if slot["healthy"] else f"unhealthy: {slot['problem']}"
     else:
         state = "DOWN" if live else "stopped"
     error_rate = figures.get("error_rate")
@@ -88,6 +90,14 @@ def text(
         detail = (evidence.get(name) or {}).get("detail")
         if detail:
             console.print(Text(f"! {name}: {detail}"))
+    canary = observed["state"].get("canary")
+    if canary:
+        console.print(
+            Text(
+                f"canary in {canary['slot']} has {canary['weight']} %: "
+                "promote.yml -e mode=canary -e resume=true goes on, rollback.yml goes back"
+            )
+        )
     for domain, decision in policy.items():
         outcome = decision["outcome"]
         reasons = "" if outcome == "allowed" else ": " + "; ".join(decision["reasons"])

@@ -53,6 +53,8 @@ def promoted(plan: Mapping[str, Any], walk: Mapping[str, Any], host: str, check:
 
 def moved(plan: Mapping[str, Any], routed: Mapping[str, Any], drain_timeout: float, check: bool) -> str:
     """Who has the traffic now, and what became of the slot that has none any more."""
+    if plan["weight"] == 0:
+        return f"{plan['slot']} {'would run' if check else 'runs'} beside {plan['live']}, without traffic yet"
     if plan["weight"] == 100:
         text = f"{'would route' if check else 'routed'} all traffic to {plan['slot']}"
     else:

@@ -89,4 +89,5 @@ def test_what_is_said_while_a_weight_is_held() -> None:
     assert canary.progress(place, 12.3, evidence) == (
         "canary step 2/3  25 %  12 s left  errors 1.23 %  P99 48 ms  requests 143"
     )
-    assert canary.progress(place, -1.0, {}) == "canary step 2/3  25 %  holding  errors -  P99 -  requests -"
+    assert canary.progress(place, -0.2, {}) == "canary step 2/3  25 %  0 s left  errors -  P99 -  requests -"
+    assert "waiting for evidence" in canary.progress(place, None, {})

@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
             "path": "/metrics",
             "requests": "http_requests_total",
             "duration": "http_request_duration_seconds",
+            "in_progress": "http_requests_in_progress",
             "status_labels": ["status_code", "status", "code"],
         },
     },
