@@ -28,6 +28,8 @@ def outcome(plan: Mapping[str, Any], operation: str, host: str, *, check: bool) 
             "version": release["version"],
             "mode": release["mode"],
             "changed": changed,
+            # Seconds of each part of the switch; nothing to tell where none was made.
+            **({"timings": dict(plan["timings"])} if changed and plan.get("timings") else {}),
         },
         "summary": f"{word}  {host}  v{release['version']} ({release['mode']})",
     }
