@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: deploy test lint unit integration bench setup setup-test clean help
+.PHONY: deploy test lint unit integration soak bench setup setup-test clean help
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ unit: setup-test ## The fast tests alone
 
 integration: setup-test ## The tests on real programs alone
 	@$(BIN)/pytest tests/integration -q $(ARGS)
+
+soak: setup-test ## Twenty switches of each kind in each runtime under load; SWIFTDEPLOY_RESULTS=FILE keeps the figures
+	@tests/engine/up.sh
+	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py -q -s $(ARGS)
 
 bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/deploy.py
