@@ -22,7 +22,9 @@ trap 'rm -f "$report"' EXIT
 status=0
 python -m pytest tests/unit -q -n 2 --dist loadfile --junitxml "$report.unit" || status=1
 python -m pytest tests/integration tests/fault -q -n 2 --dist loadfile --durations 15 --junitxml "$report.integration" || status=1
-python tests/support/count.py "$report.unit" "$report.integration" || status=1
-rm -f "$report.unit" "$report.integration"
+# Alone, as other tests would take the time of the load.
+python -m pytest tests/load -q --junitxml "$report.load" || status=1
+python tests/support/count.py "$report.unit" "$report.integration" "$report.load" || status=1
+rm -f "$report.unit" "$report.integration" "$report.load"
 echo "make test took $(($(date +%s) - started)) s"
 exit "$status"
