@@ -52,7 +52,6 @@ def test_a_wrong_order_is_counted(stack: Stack, spoil: Callable[[Path], None], t
         timeline.run("deploy", "2.0.0 stable", stack.deploy, "2.0.0")
         result = generator.finish()
     assert stack.serving() == "2.0.0 stable"
-    assert result["schedule"]["kept"], result["schedule"]
     print(f"{stack.workspace.runtime}: {result['failed']} of {result['sent']} failed, ", end="")
     print({kind: counts["what"] for kind, counts in result["kinds"].items() if counts["what"]}, end=", ")
     print(f"{result['websockets']['cut']} WebSockets cut")

@@ -38,7 +38,7 @@ else:
     sys.path.insert(0, str(Path(__file__).parent / "services"))
     from traffic import stream_body  # type: ignore[import-not-found,no-redef]
 
-LATE_SECONDS = 0.2
+LATE_SECONDS = 0.5
 # A generator that sends more of its requests late than this has not made the load it was asked for.
 LATE_SHARE = 0.01
 CPU_SHARE = 0.9
