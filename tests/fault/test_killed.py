@@ -1,0 +1,234 @@
+"""A run that is killed at any task: one whole release serves, and the same command again sets everything right.
+
+SWIFTDEPLOY_KILLS says where to strike: ``sample`` (the default), ``all``, or a number of points for each operation.
+SWIFTDEPLOY_RESULTS names a folder that gets a JSON table of what was seen for each operation and runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import RUNTIMES
+from support.kill import runs, stack
+from support.kill.prober import Prober, Release
+from support.kill.runs import Point, Task
+from support.workspace import Ran, Workspace
+
+COMMANDS = {
+    "deploy": ("deploy",),
+    "canary": ("promote", "-e", "mode=canary"),
+    "stable": ("promote", "-e", "mode=stable"),
+}
+# How many points the sample has, for each runtime.
+SAMPLE = {"process": {"first": 1, "deploy": 3, "promote": 2}, "docker": {"first": 1, "deploy": 1, "promote": 1}}
+THOROUGH: dict[str, dict[str, int | None]] = {
+    "process": {"first": None, "deploy": None, "promote": None},
+    "docker": {"first": 8, "deploy": 20, "promote": 20},
+}
+# The first way of each operation, so that the small samples differ.
+FIRST_WAY = {"first": 2, "deploy": 0, "promote": 1}
+
+
+@dataclass
+class Struck:
+    """One stack that is struck again and again, each time by a run for a new version."""
+
+    workspace: Workspace
+    version: int = 1
+    known: set[str] = field(default_factory=set)
+
+    def ask_for(self, operation: str, rise: bool = True) -> Release:
+        """Write the manifest of the next version; the release that ``operation`` is to bring."""
+        self.version += int(rise)
+        mode = "canary" if operation == "canary" else "stable"
+        before = json.loads(self.workspace.get().text)["mode"] if operation != "deploy" and self.known else "stable"
+        self.workspace.write_manifest(version=f"{self.version}.0.0", mode=before)
+        return f"{self.version}.0.0", mode
+
+    def fresh(self) -> None:
+        """Take everything away."""
+        self.workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true").ok()
+
+    def deployed(self) -> None:
+        """A healthy stack, and the files it consists of once either slot was used."""
+        self.ask_for("deploy")
+        self.workspace.play("deploy").ok()
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def target(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, parts_dir: Path
+) -> Iterator[Struck]:
+    """One stack a runtime for all points."""
+    workspace = Workspace(tmp_path_factory.mktemp("struck") / "clone", request.param)
+    workspace.extra["parts_dir"] = str(parts_dir)
+    yield Struck(workspace)
+    workspace.write_manifest()
+    workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+
+
+def strike(target: Struck, point: Point, operation: str) -> tuple[Release, Point, Ran]:
+    """Strike; again, earlier in the module's life, when the module was quicker than the strike."""
+    while True:
+        asked = target.ask_for(operation)
+        ran = runs.struck(target.workspace, point, *COMMANDS[operation])
+        if ran is not None:
+            return asked, point, ran
+        assert point.after > 0, f"task {point.task} could not be struck"
+        point = Point(point.task, point.way, point.after / 2 if point.after > 0.05 else 0.0)
+
+
+def lock_breaks(workspace: Workspace) -> list[str]:
+    """The reasons of all records of a broken lock."""
+    return [str(record["reason"]) for record in workspace.history() if record["event"] == "lock_broken"]
+
+
+def repaired(target: Struck, asked: Release, operation: str) -> list[str]:
+    """What is wrong after the same command was given again, and once more."""
+    workspace, words = target.workspace, COMMANDS[operation]
+    left = (stack.folder(workspace) / "lock.json").exists()
+    breaks = lock_breaks(workspace)
+    again = workspace.play(*words)
+    if again.status != 0:
+        return [f"the next run failed: {again.text[-1500:]}"]
+    problems = stack.inconsistencies(workspace, asked)
+    new = lock_breaks(workspace)[len(breaks) :]
+    if len(new) != int(left) or not all("is gone" in reason for reason in new):
+        problems.append(f"lock left behind: {left}; recorded as broken: {new}")
+    settled = stack.programs(workspace)
+    further = workspace.play(*words, "-v")
+    if further.status != 0:
+        return [*problems, f"a further run failed: {further.text[-1500:]}"]
+    if "Nothing to change" not in further.out or " changed=0 " not in further.out:
+        problems.append(f"a further run changed something: {further.out[-1500:]}")
+    if stack.programs(workspace) != settled:
+        problems.append(f"a further run restarted something: {settled} became {stack.programs(workspace)}")
+    strangers = stack.files(workspace) - target.known
+    if target.known and strangers:
+        problems.append(f"left lying about: {sorted(strangers)}")
+        # Told once, at the point that left them.
+        target.known |= strangers
+    return problems
+
+
+def suffer(target: Struck, point: Point, operation: str, serves: bool) -> dict[str, Any]:
+    """Strike at ``point``, judge what serves, run again, judge again. A row of the table of results."""
+    workspace, started = target.workspace, time.monotonic()
+    problems: list[str] = []
+    served: Release | None = None
+    if serves:
+        old = stack.serving(workspace)
+        with Prober(workspace.url) as prober:
+            asked, point, ran = strike(target, point, operation)
+            served = stack.serving(workspace)
+            problems += repaired(target, asked, operation)
+        # Strikes that came too late brought the versions between.
+        between = {(f"{number}.0.0", asked[1]) for number in range(int(old[0].split(".")[0]) + 1, target.version + 1)}
+        problems += prober.problems({old, *between})
+    else:
+        asked, point, ran = strike(target, point, operation)
+        problems += repaired(target, asked, operation)
+    return {
+        "runtime": workspace.runtime,
+        "operation": operation if serves else "first deploy",
+        "task": point.task.number,
+        "name": point.task.name,
+        "way": point.way,
+        "after": round(point.after, 3),
+        "struck_run_ended": ran.status,
+        "asked": asked,
+        "served": served,
+        "problems": problems,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def write_table(name: str, rows: list[dict[str, Any]]) -> None:
+    """Keep the rows where SWIFTDEPLOY_RESULTS says."""
+    place = os.environ.get("SWIFTDEPLOY_RESULTS")
+    if place:
+        Path(place).mkdir(parents=True, exist_ok=True)
+        (Path(place) / f"killed-{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def judge(target: Struck, name: str, work: Iterator[dict[str, Any]]) -> None:
+    """Go through all points, then say all that was wrong."""
+    rows: list[dict[str, Any]] = []
+    for row in work:
+        rows.append(row)
+        write_table(f"{target.workspace.runtime}-{name}", rows)
+        if row["problems"]:
+            # The next point must not suffer from this one.
+            target.fresh()
+            target.deployed()
+    bad = [row for row in rows if row["problems"]]
+    assert rows
+    assert not bad, json.dumps(bad, indent=1)
+    audited = target.workspace.play("audit").ok()
+    assert "is whole" in audited.out
+
+
+def points(target: Struck, name: str, tasks: list[Task]) -> list[Point]:
+    """Where to strike."""
+    kind = target.workspace.runtime
+    return runs.chosen(tasks, SAMPLE[kind][name], THOROUGH[kind][name], FIRST_WAY[name])
+
+
+def test_a_first_deploy_that_is_killed_is_made_good_by_the_next(target: Struck) -> None:
+    target.ask_for("deploy", rise=False)
+    tasks = runs.counted(target.workspace, "deploy")
+
+    def work() -> Iterator[dict[str, Any]]:
+        for point in points(target, "first", tasks):
+            target.fresh()
+            target.known.clear()
+            yield suffer(target, point, "deploy", serves=False)
+
+    judge(target, "first", work())
+
+
+def healthy(target: Struck) -> None:
+    """Both slots were used, both modes were seen, and the version of the last deploy serves."""
+    target.known.clear()
+    target.deployed()
+    target.ask_for("canary")
+    target.workspace.play(*COMMANDS["canary"]).ok()
+    target.deployed()
+    target.workspace.play("audit").ok()
+    target.known |= stack.files(target.workspace)
+
+
+def test_a_deploy_that_is_killed_loses_no_request_and_is_made_good_by_the_next(target: Struck) -> None:
+    healthy(target)
+    target.ask_for("deploy")
+    tasks = runs.counted(target.workspace, "deploy")
+    judge(target, "deploy", (suffer(target, point, "deploy", serves=True) for point in points(target, "deploy", tasks)))
+
+
+def test_a_promotion_that_is_killed_loses_no_request_and_is_made_good_by_the_next(target: Struck) -> None:
+    healthy(target)
+    tasks = {}
+    for operation in ("canary", "stable"):
+        target.ask_for(operation)
+        tasks[operation] = runs.counted(target.workspace, *COMMANDS[operation])
+
+    def work() -> Iterator[dict[str, Any]]:
+        # The two take turns, so that each finds the other's release serving.
+        chosen = {operation: points(target, "promote", found) for operation, found in tasks.items()}
+        longest = max(len(found) for found in chosen.values())
+        turns = [(operation, index) for index in range(longest) for operation in chosen]
+        if os.environ.get("SWIFTDEPLOY_KILLS", "sample") == "sample":
+            turns = [(("canary", "stable")[index % 2], index) for index in range(longest)]
+        for operation, index in turns:
+            if index < len(chosen[operation]):
+                yield suffer(target, chosen[operation][index], operation, serves=True)
+
+    judge(target, "promote", work())
