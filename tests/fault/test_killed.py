@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,10 @@ from typing import Any
 import pytest
 
 from conftest import RUNTIMES
-from support.kill import runs, stack
+from support.kill import runs, stack, watcher
 from support.kill.prober import Prober, Release
 from support.kill.runs import Point, Task
-from support.workspace import Ran, Workspace
+from support.workspace import Ran, Workspace, wait_until
 
 COMMANDS = {
     "deploy": ("deploy",),
@@ -232,3 +236,71 @@ def test_a_promotion_that_is_killed_loses_no_request_and_is_made_good_by_the_nex
                 yield suffer(target, chosen[operation][index], operation, serves=True)
 
     judge(target, "promote", work())
+
+
+WRITES = {
+    "state": "state.save(folder, state.empty('app'))",
+    "lock": "lock.acquire(folder, {'run_id': 'r', 'actor': 'a', 'since': 's', 'action': 'deploy'})",
+}
+DIE = """
+import os, pathlib, signal, sys
+from swiftdeploy_target import lock, state
+folder = pathlib.Path(sys.argv[1])
+def die(*_words, **_more):
+    os.kill(os.getpid(), signal.SIGKILL)
+os.{call} = die
+{write}
+"""
+
+
+@pytest.mark.parametrize(("kind", "call"), [("state", "fsync"), ("lock", "fsync"), ("lock", "link")])
+def test_a_write_that_is_killed_half_way_leaves_nothing_for_good(
+    kind: str, call: str, make_workspace: Callable[[str], Workspace]
+) -> None:
+    workspace = make_workspace("process")
+    workspace.play("deploy").ok()
+    before = stack.files(workspace)
+    place, code = stack.folder(workspace), DIE.format(call=call, write=WRITES[kind])
+    done = subprocess.run([sys.executable, "-c", code, str(place)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert stack.files(workspace) - before
+    workspace.play("deploy").ok()
+    assert stack.files(workspace) - before == set()
+
+
+def kill_when(workspace: Workspace, condition: Callable[[], bool], *words: str) -> Ran:
+    """Run ``words`` and kill it as soon as ``condition`` holds."""
+    ended: list[Ran] = []
+    thread = threading.Thread(target=lambda: ended.append(workspace.play(*words)))
+    thread.start()
+    wait_until(condition, "the moment to strike", 120)
+    mine = [pid for pid, parent in watcher.parents().items() if parent == os.getpid()]
+    runs_here = [pid for pid in mine if Path(f"/proc/{pid}/cwd").resolve() == workspace.folder]
+    assert len(runs_here) == 1
+    watcher.kill_run(runs_here[0])
+    thread.join()
+    assert ended[0].status == -signal.SIGKILL
+    return ended[0]
+
+
+def test_a_run_that_is_killed_between_the_switch_and_its_memory_is_remembered(
+    make_workspace: Callable[[str], Workspace],
+) -> None:
+    workspace = make_workspace("process")
+    for version in ("1.0.0", "2.0.0"):
+        workspace.write_manifest(version=version)
+        workspace.play("deploy").ok()
+
+    def forgotten() -> bool:
+        live = workspace.get("/_swiftdeploy/routing").json()["live"]
+        return bool(stack.read(workspace, "state.json")["live"] != live)
+
+    workspace.write_manifest(version="3.0.0")
+    kill_when(workspace, forgotten, "deploy")
+    assert stack.serving(workspace) == ("3.0.0", "stable")
+    workspace.play("deploy").ok()
+    problems = stack.inconsistencies(workspace, ("3.0.0", "stable"))
+    # What that is for: nginx cannot be asked after a power cut, and the way back starts from what is remembered.
+    stack.power_off(workspace)
+    workspace.play("rollback").ok()
+    assert (problems, stack.serving(workspace)) == ([], ("2.0.0", "stable"))

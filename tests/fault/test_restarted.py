@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
 
@@ -16,19 +13,6 @@ from support.kill.prober import Release
 from support.workspace import Ran, Workspace, wait_until
 
 SLOTS = {"blue", "green"}
-
-
-def power_off(workspace: Workspace) -> None:
-    """SIGKILL to everything of the stack, as a power cut does; the manager first, which would start the rest again."""
-    everything = stack.process_ids(workspace)
-    assert everything
-    for pid in sorted(everything):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-    for pid in sorted(everything | stack.process_ids(workspace)):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not stack.process_ids(workspace), "the whole stack to be gone")
 
 
 def settled(workspace: Workspace, release: Release) -> None:
@@ -44,10 +28,10 @@ def settled(workspace: Workspace, release: Release) -> None:
 def test_a_host_that_was_switched_off_serves_again_after_a_deploy(make_workspace: Callable[[str], Workspace]) -> None:
     workspace = make_workspace("process")
     workspace.play("deploy").ok()
-    power_off(workspace)
+    stack.power_off(workspace)
     workspace.play("deploy").ok()
     settled(workspace, ("1.0.0", "stable"))
-    power_off(workspace)
+    stack.power_off(workspace)
     workspace.write_manifest(version="2.0.0")
     workspace.play("deploy").ok()
     settled(workspace, ("2.0.0", "stable"))
@@ -62,7 +46,7 @@ def test_a_host_that_is_switched_off_in_the_middle_of_a_deploy(make_workspace: C
         workspace.write_manifest(version=f"{version}.0.0")
         task = tasks[int(part * len(tasks))]
         assert runs.struck(workspace, runs.Point(task, "controller", 0.0), "deploy") is not None
-        power_off(workspace)
+        stack.power_off(workspace)
         workspace.play("deploy").ok()
         assert stack.inconsistencies(workspace, (f"{version}.0.0", "stable")) == [], task
     settled(workspace, ("5.0.0", "stable"))

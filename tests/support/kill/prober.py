@@ -46,7 +46,7 @@ class Prober:
             except (OSError, ValueError) as error:
                 self.failures.append(f"{kind} connection: {error!r}")
             # Leaves the machine's cores to the run that is watched.
-            self._stop.wait(0.01)
+            self._stop.wait(0.02)
 
     def __enter__(self) -> Prober:
         for thread in self._threads:

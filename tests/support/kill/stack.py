@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from support.kill.prober import Release, whole
-from support.workspace import Workspace
+from support.workspace import Workspace, wait_until
 
 SLOTS = ("blue", "green")
 # What the service and nginx write for themselves.
@@ -134,3 +135,16 @@ def inconsistencies(workspace: Workspace, release: Release) -> list[str]:
     if (folder(workspace) / "lock.json").exists():
         problems.append(f"the lock is still there: {read(workspace, 'lock.json')}")
     return problems
+
+
+def power_off(workspace: Workspace) -> None:
+    """SIGKILL to everything of the stack, as a power cut does; the manager first, which would start the rest again."""
+    everything = process_ids(workspace)
+    assert everything
+    for pid in sorted(everything):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    for pid in sorted(everything | process_ids(workspace)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not process_ids(workspace), "the whole stack to be gone")
