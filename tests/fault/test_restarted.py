@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from support.kill import runs, stack
 from support.kill.prober import Release
+from support.kill.watcher import parents
 from support.workspace import Ran, Workspace, wait_until
 
 SLOTS = {"blue", "green"}
@@ -50,6 +55,25 @@ def test_a_host_that_is_switched_off_in_the_middle_of_a_deploy(make_workspace: C
         workspace.play("deploy").ok()
         assert stack.inconsistencies(workspace, (f"{version}.0.0", "stable")) == [], task
     settled(workspace, ("5.0.0", "stable"))
+
+
+def test_an_nginx_whose_master_was_killed_is_replaced(make_workspace: Callable[[str], Workspace]) -> None:
+    """Its workers live on without it and keep the port."""
+    workspace = make_workspace("process")
+    workspace.play("deploy").ok()
+    (master,) = stack.programs(workspace)["nginx"]
+    os.kill(int(master.split()[0]), signal.SIGKILL)
+    workspace.write_manifest(version="2.0.0")
+    try:
+        workspace.play("deploy").ok()
+        settled(workspace, ("2.0.0", "stable"))
+    finally:
+        # What has lost its master is found by where it works.
+        for pid in parents():
+            with suppress(OSError):
+                here = Path(f"/proc/{pid}/cwd").readlink() == stack.folder(workspace)
+                if here and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: worker"):
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Run:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.kill.prober import Release, whole
+from support.kill.watcher import parents
 from support.workspace import Workspace, wait_until
 
 SLOTS = ("blue", "green")
@@ -53,10 +54,10 @@ def process_ids(workspace: Workspace) -> set[int]:
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
             if words.startswith(b"nginx: master") and os.fsencode(folder(workspace)) in words:
                 found.add(int(entry.name))
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and _stat(int(entry.name))[0] in found:
-                found.add(int(entry.name))
+    processes, size = parents(), 0
+    while size < len(found):
+        size = len(found)
+        found |= {pid for pid, parent in processes.items() if parent in found}
     return found
 
 
