@@ -286,6 +286,7 @@ def main() -> None:
             if present is not None:
                 module.exit_json(changed=False, holder=present)
             taken = True
+            lock.sweep(stack_dir)
         result = look(params, stack_dir)
     except (state.StateError, lock.LockError, OSError) as error:
         if taken:

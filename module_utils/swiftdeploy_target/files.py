@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
@@ -52,6 +53,18 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+# What mkstemp appends to a temporary file's name.
+_RANDOM = r"[a-z0-9_]{8}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a write in ``folder`` or below left that was killed. Nobody else may be writing there now."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(rf"\..+\.{_RANDOM}", path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
 
 
 def mode_of(path: Path) -> Optional[int]:

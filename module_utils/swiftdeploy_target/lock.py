@@ -17,12 +17,14 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
+from . import files
 from .files import read_bytes, sync_folder, write_atomic
 
 FILE_NAME = "lock.json"
 WORK_NAME = ".working"
 # Longer than a module drains by default; one that drains longer makes the next run say so and end.
 WORK_SECONDS = 60.0
+ATTEMPTS = 20
 Holder = Dict[str, Any]
 
 
@@ -81,29 +83,48 @@ def acquire(stack_dir: Path, claim: Holder, instead_of: Optional[str] = None) ->
     """
     path = stack_dir / FILE_NAME
     beside = stack_dir / f".{FILE_NAME}.{claim['run_id']}"
-    write_atomic(beside, json.dumps(claim, sort_keys=True).encode(), mode=0o600)
-    try:
-        present = holder(stack_dir)
-        if present is not None and instead_of is not None and present.get("run_id") == instead_of:
-            # What the dead run's last task still does on this host must be over before anything is looked at.
-            with working(stack_dir):
-                pass
-            grave = stack_dir / f".{FILE_NAME}.broken.{claim['run_id']}"
-            with contextlib.suppress(FileNotFoundError):
-                path.rename(grave)
-                broken = json.loads(grave.read_bytes() or b"{}")
-                if broken.get("run_id") != instead_of:
-                    os.link(grave, path)
-                grave.unlink()
+    present = holder(stack_dir)
+    if present is not None and instead_of is not None and present.get("run_id") == instead_of:
+        # What the dead run's last task still does on this host must be over before anything is looked at.
+        with working(stack_dir):
+            _bury(stack_dir, claim["run_id"], instead_of)
+    for _attempt in range(ATTEMPTS):
+        write_atomic(beside, json.dumps(claim, sort_keys=True).encode(), mode=0o600)
         try:
             os.link(beside, path)
         except FileExistsError:
             present = holder(stack_dir)
             return None if present is not None and present.get("run_id") == claim["run_id"] else present
-    finally:
-        beside.unlink()
-    sync_folder(stack_dir)
-    return None
+        except FileNotFoundError:
+            # Swept away by the run that has the lock now, or had it until a moment ago.
+            continue
+        else:
+            sync_folder(stack_dir)
+            return None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()
+    raise LockError(f"the lock of {stack_dir} cannot be taken: too many runs want it at once; run again")
+
+
+def _bury(stack_dir: Path, run_id: str, dead: str) -> None:
+    """Take the lock file of run ``dead`` away, and no other's that came in between."""
+    path, grave = stack_dir / FILE_NAME, stack_dir / f".{FILE_NAME}.broken.{run_id}"
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(grave)
+        if json.loads(grave.read_bytes() or b"{}").get("run_id") != dead:
+            with contextlib.suppress(FileExistsError):
+                os.link(grave, path)
+        grave.unlink()
+
+
+def sweep(stack_dir: Path) -> None:
+    """Remove what killed runs left beside the lock and the other files. For the run that holds the lock alone."""
+    with working(stack_dir):
+        for stray in stack_dir.glob(f".{FILE_NAME}.*"):
+            with contextlib.suppress(FileNotFoundError):
+                stray.unlink()
+        files.sweep(stack_dir)
 
 
 def release(stack_dir: Path, run_id: str) -> bool:

@@ -22,12 +22,10 @@ def stop_before_the_switch(folder: Path) -> None:
     move = "- name: Move the traffic\n"
     stop = """\
 - name: Stop the slot that serves, too early
-  ansible.builtin.include_role:
-    name: slot
-    tasks_from: stop.yml
-  vars:
-    slot_name: "{{ rollout_plan.other }}"
-    slot_stack: "{{ rollout_stack }}"
+  swiftdeploy_slot:
+    stack: "{{ rollout_stack }}"
+    state: stopped
+    slot: "{{ rollout_plan.other }}"
   when: rollout_observed.slots[rollout_plan.other].running
 
 """
@@ -35,9 +33,9 @@ def stop_before_the_switch(folder: Path) -> None:
 
 
 def do_not_wait_for_old_workers(folder: Path) -> None:
-    """Make the switch of the workspace in ``folder`` end while old workers still have requests."""
-    routing = folder / "module_utils" / "swiftdeploy_target" / "routing.py"
-    replace_once(routing, "while old_workers & runtime.nginx_workers():", "while False:")
+    """Make the switch of the workspace in ``folder`` stop a slot while old workers and it still have requests."""
+    route = folder / "library" / "swiftdeploy_route.py"
+    replace_once(route, 'result["drained"] = idle(runtime, moved, params)', 'result["drained"] = True')
 
 
 @pytest.mark.slow
