@@ -22,8 +22,10 @@ from support.workspace import REPOSITORY, Ran, Workspace
 
 SUPPORT = REPOSITORY / "tests" / "support"
 BUNDLED = "swift-deploy-1-node:latest"
-# Above the longest request of the load (3 s), below its WebSockets (20 s).
-DRAIN_SECONDS = 5
+# Above the longest request of the load (3 s).
+TIMEOUT_SECONDS = 4
+# What the manifest makes of that by itself; below the life of the load's WebSockets (20 s).
+DRAIN_SECONDS = TIMEOUT_SECONDS + 5
 SMALL, LARGE = "1m", "2m"
 DOCKERFILE = """\
 FROM {base}
@@ -94,7 +96,7 @@ class Stack:
             version=version,
             mode=mode,
             services=f"  command: {json.dumps(command)}" if self.workspace.runtime == "process" else "",
-            nginx=f"  proxy_timeout: 4\n  drain_timeout: {DRAIN_SECONDS}\n  max_body: {self.max_body}",
+            nginx=f"  proxy_timeout: {TIMEOUT_SECONDS}\n  max_body: {self.max_body}",
         )
         path = self.workspace.folder / "manifest.yaml"
         if self.workspace.runtime == "docker":

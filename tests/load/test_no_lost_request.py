@@ -56,6 +56,7 @@ def figures(result: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
             kind: {"sent": counts["sent"], "failed": counts["failed"], "p99_ms": counts["latency"]["p99_ms"]}
             for kind, counts in result["kinds"].items()
         },
+        "idle_races": result["idle_races"],
         "websockets": {word: result["websockets"][word] for word in ("completed", "closed", "cut")},
         "schedule": result["schedule"],
         "failed_by_switch": {place: len(texts) for place, texts in timeline.blame(result).items()},
