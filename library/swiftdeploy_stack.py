@@ -173,7 +173,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import lock, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
-from ansible.module_utils.swiftdeploy_target.supervisor import socket_path
+from ansible.module_utils.swiftdeploy_target.supervisor import marked_processes, socket_path
 
 
 def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str, programs: Dict[str, str]) -> Dict[str, Any]:
@@ -210,13 +210,18 @@ def port_problems(params: Dict[str, Any], options: Dict[str, Any], observed: Dic
             ("127.0.0.1", port, f"the {slot} slot (from services.port)", bool(running.get(slot)))
             for slot, port in options["slot_ports"].items()
         ]
+    stack_dir = Path(options["stack_dir"])
+    ours_left = {pid for pid, _words in marked_processes(stack_dir)} if options["runtime"] == "process" else set()
     problems = []
     for address, port, key, ours in wanted:
         why = None if ours else looking.port_free(address, port)
         if why is None:
             continue
-        owner = looking.listener(port)
-        by = f" by {owner}" if owner else " by another program"
+        owners = looking.listeners(port)
+        if owners and owners.keys() <= ours_left:
+            # A program of this stack whose parent was killed; it is ended when the stack starts again.
+            continue
+        by = " by " + (", ".join(f"{name} (pid {pid})" for pid, name in owners.items()) or "another program")
         remedy = "stop that program or change the port in the manifest"
         if why != "in use":
             by, remedy = "", "ports below 1024 need a privileged user: take a higher one in the manifest"

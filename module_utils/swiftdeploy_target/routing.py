@@ -161,10 +161,11 @@ def _load(runtime: Runtime, folder: Path, config: Config, base_url: str) -> None
     if before is not None:
         write_atomic(path, before)
     last = " / ".join(runtime.logs("nginx", 5))
+    serves = " and serves" if loaded(base_url) is not None else "; nginx does not answer"
     raise RoutingError(
         "nginx was told to reload but does not serve the new configuration "
         f"({signalled.text or 'it kept the old one'}). "
-        f"The old configuration is back in place and serves. nginx's last lines: {last}"
+        f"The old configuration is back in place{serves}. nginx's last lines: {last}"
     )
 
 

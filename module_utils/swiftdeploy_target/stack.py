@@ -53,8 +53,8 @@ def port_free(address: str, port: int) -> Optional[str]:
     return None
 
 
-def listener(port: int) -> Optional[str]:
-    """``name (pid N)`` of the process that listens on ``port``, where this user may see it."""
+def listeners(port: int) -> Dict[int, str]:
+    """Process id to name of the processes that listen on ``port``, where this user may see them."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:
@@ -65,16 +65,17 @@ def listener(port: int) -> Optional[str]:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{fields[9]}]")
+    found = {}
     for entry in Path("/proc").iterdir() if inodes else []:
         if not entry.name.isdigit():
             continue
         try:
             held = {str(link.readlink()) for link in (entry / "fd").iterdir()}
             if held & inodes:
-                return f"{(entry / 'comm').read_text().strip()} (pid {entry.name})"
+                found[int(entry.name)] = (entry / "comm").read_text().strip()
         except OSError:
             continue
-    return None
+    return found
 
 
 def healthy(address: Optional[str], path: str, timeout: float) -> Optional[str]:

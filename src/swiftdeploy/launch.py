@@ -4,17 +4,37 @@ FILE holds {"argv": [...], "env": {...}, "cwd": ..., "mark": ...}. Names, values
 data this way; they never pass through supervisord's own configuration language or a shell.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+STACK, PROGRAM = "SWIFTDEPLOY_STACK", "SWIFTDEPLOY_PROGRAM"
+
+
+def left_behind(mark: str, program: str) -> Iterator[int]:
+    """Processes of an earlier start of ``program``: their parent was killed, and they hold its port."""
+    wanted = {f"{STACK}={mark}".encode(), f"{PROGRAM}={program}".encode()}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+                    yield int(entry.name)
 
 
 def main() -> None:
     """Replace this process by the program."""
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER") if name in os.environ}
-    environment = {**kept, **wanted.get("env", {}), "SWIFTDEPLOY_STACK": wanted["mark"]}
+    program = Path(sys.argv[1]).stem
+    environment = {**kept, **wanted.get("env", {}), STACK: wanted["mark"], PROGRAM: program}
+    for pid in left_behind(wanted["mark"], program):
+        # QUIT lets nginx's workers finish what they are at; they give the port back at once.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGQUIT)
     os.chdir(wanted.get("cwd") or wanted["mark"])
     os.execvpe(wanted["argv"][0], wanted["argv"], environment)  # noqa: S606
 
