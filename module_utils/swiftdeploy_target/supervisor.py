@@ -206,7 +206,10 @@ def _state(pid: int) -> str:
 
 
 def marked_processes(folder: Path) -> List[Tuple[int, str]]:
-    """(pid, command line) of every process that was started for the stack in ``folder``."""
+    """(pid, command line) of every process that was started for the stack in ``folder``.
+
+    nginx writes its title over its environment; its processes are known by that title and by their folder.
+    """
     mark = f"{MARK}={folder}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -215,9 +218,10 @@ def marked_processes(folder: Path) -> List[Tuple[int, str]]:
         try:
             environment = (entry / "environ").read_bytes().split(b"\0")
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            ours = mark in environment or (words.startswith("nginx: ") and (entry / "cwd").readlink() == folder)
         except OSError:
             continue
-        if mark in environment and _state(int(entry.name)) != "Z":
+        if ours and _state(int(entry.name)) != "Z":
             found.append((int(entry.name), words.strip()))
     return found
 

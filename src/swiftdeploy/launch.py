@@ -16,13 +16,20 @@ STACK, PROGRAM = "SWIFTDEPLOY_STACK", "SWIFTDEPLOY_PROGRAM"
 
 
 def left_behind(mark: str, program: str) -> Iterator[int]:
-    """Processes of an earlier start of ``program``: their parent was killed, and they hold its port."""
+    """Processes of an earlier start of ``program``: their parent was killed, and they hold its port.
+
+    nginx writes its title over its environment; its processes are known by that title and by their folder.
+    """
     wanted = {f"{STACK}={mark}".encode(), f"{PROGRAM}={program}".encode()}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if wanted <= set((entry / "environ").read_bytes().split(b"\0")):
-                    yield int(entry.name)
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            named = program == "nginx" and (entry / "cmdline").read_bytes().startswith(b"nginx: ")
+            if named and (entry / "cwd").readlink() == Path(mark):
+                yield int(entry.name)
+            elif wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+                yield int(entry.name)
 
 
 def main() -> None:
