@@ -187,8 +187,7 @@ class Account:
         was really made. ``seconds`` is what happened over time, with the versions that answered. ``reloads`` are the
         moments at which the watched page was seen to change. ``idle_races`` counts requests on a connection that had
         been idle for seconds and was just being closed, which no server can prevent; they are not in ``failed``.
-        ``websockets`` {"completed", "closed" by the other side
-        after the drain time, "cut" within it}.
+        ``websockets`` {"completed", "closed" by the other side after the drain time, "cut" within it}.
         """
         used = resource.getrusage(resource.RUSAGE_SELF)
         elapsed = self.now() - self.started
