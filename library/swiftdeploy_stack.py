@@ -130,6 +130,7 @@ options:
     nginx: null
     nginx_version: null
     supervisord: null
+    root: false
     run_id: 5f3c1c8e-4b0a-5c83-9a5f-0f3c5f6f2f11
     slot_ports: {blue: 3000, green: 3001}
     base_url: http://127.0.0.1:8080
@@ -190,6 +191,7 @@ def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str, program
         "nginx": params["nginx"] or programs.get("nginx"),
         "nginx_version": programs.get("nginx_version"),
         "supervisord": programs.get("supervisord"),
+        "root": os.geteuid() == 0,
         "run_id": (params["claim"] or {}).get("run_id"),
         "slot_ports": looking.slot_ports(params["port"], [params["nginx_port"], params["opa_port"]]),
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",

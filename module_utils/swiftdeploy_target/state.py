@@ -122,19 +122,30 @@ def without(state: State, slot: str) -> State:
     }
 
 
+def _code(release: Release) -> Dict[str, Any]:
+    """What a release is made of, whatever its mode."""
+    return {key: value for key, value in release["spec"].items() if key != "mode"}
+
+
 def last_good(state: State) -> Optional[Release]:
     """The release that a rollback goes to.
 
     While a canary runs that is the live one. Else it is the last one that differs from the live one and was not
-    rolled back itself.
+    rolled back itself; from a stable release never to the same code in canary mode.
     """
     live = state["slots"].get(state["live"]) if state["live"] else None
-    if state["canary"] is not None:
+    if state["canary"] is not None or live is None:
         return live
-    bad = {entry["spec_hash"] for entry in state["releases"] if entry["outcome"] == "rolled_back"}
-    if live is not None:
-        bad.add(live["spec_hash"])
-    return next((entry for entry in reversed(state["releases"]) if entry["spec_hash"] not in bad), None)
+    bad = {entry["spec_hash"] for entry in state["releases"] if entry["outcome"] == "rolled_back"} | {live["spec_hash"]}
+    return next(
+        (
+            entry
+            for entry in reversed(state["releases"])
+            if entry["spec_hash"] not in bad
+            and not (live["mode"] == "stable" and entry["mode"] == "canary" and _code(entry) == _code(live))
+        ),
+        None,
+    )
 
 
 def kept(state: State) -> Dict[str, Release]:

@@ -25,10 +25,10 @@ def left_behind(mark: str, program: str) -> Iterator[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            named = program == "nginx" and (entry / "cmdline").read_bytes().startswith(b"nginx: ")
-            if named and (entry / "cwd").readlink() == Path(mark):
-                yield int(entry.name)
-            elif wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+            titled = program == "nginx" and (entry / "cmdline").read_bytes().startswith(b"nginx: ")
+            if (titled and (entry / "cwd").readlink() == Path(mark)) or wanted <= set(
+                (entry / "environ").read_bytes().split(b"\0")
+            ):
                 yield int(entry.name)
 
 

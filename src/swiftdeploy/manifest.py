@@ -147,7 +147,8 @@ def parse(raw: bytes, shown: str) -> Document:
         raise ManifestError(checked.sorted_problems())
     config = rules.with_defaults(checked.data, rules.schema())
     if config["nginx"]["drain_timeout"] is None:
-        config["nginx"]["drain_timeout"] = config["nginx"]["proxy_timeout"] + 5.0
+        # A connection whose answer is under way at the reload may bring one more request to the old worker.
+        config["nginx"]["drain_timeout"] = 2 * config["nginx"]["proxy_timeout"] + 5.0
     return Document(shown, text, root, checked.data, config)
 
 

@@ -24,8 +24,8 @@ SUPPORT = REPOSITORY / "tests" / "support"
 BUNDLED = "swift-deploy-1-node:latest"
 # Above the longest request of the load (3 s), with room for the stalls of a busy machine.
 TIMEOUT_SECONDS = 6
-# What the manifest makes of that by itself; below the life of the load's WebSockets (20 s).
-DRAIN_SECONDS = TIMEOUT_SECONDS + 5
+# Above two of them, one after the other on a connection; below the life of the load's WebSockets (20 s).
+DRAIN_SECONDS = 10
 SMALL, LARGE = "1m", "2m"
 DOCKERFILE = """\
 FROM {base}
@@ -96,7 +96,7 @@ class Stack:
             version=version,
             mode=mode,
             services=f"  command: {json.dumps(command)}" if self.workspace.runtime == "process" else "",
-            nginx=f"  proxy_timeout: {TIMEOUT_SECONDS}\n  max_body: {self.max_body}",
+            nginx=f"  proxy_timeout: {TIMEOUT_SECONDS}\n  drain_timeout: {DRAIN_SECONDS}\n  max_body: {self.max_body}",
         )
         path = self.workspace.folder / "manifest.yaml"
         if self.workspace.runtime == "docker":

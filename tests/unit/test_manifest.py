@@ -59,7 +59,7 @@ DEFAULTS: dict[str, Any] = {
         "image": "nginx:latest",
         "port": 8080,
         "proxy_timeout": 30.0,
-        "drain_timeout": 35.0,
+        "drain_timeout": 65.0,
         "max_body": "1m",
         "tls": None,
         "open_metrics": False,
@@ -170,7 +170,7 @@ contact: ops@example.com
 def test_durations_become_seconds(written: str, seconds: float) -> None:
     nginx = config_of(manifest_with(nginx=f"proxy_timeout: {written}"))["nginx"]
     assert typed(nginx["proxy_timeout"]) == typed(seconds)
-    assert typed(nginx["drain_timeout"]) == typed(seconds + 5)
+    assert typed(nginx["drain_timeout"]) == typed(2 * seconds + 5)
 
 
 def test_a_drain_timeout_of_ones_own_is_kept() -> None:

@@ -12,7 +12,8 @@ from swiftdeploy_target import state
 
 
 def release(name: str, slot: str, mode: str = "stable", spec: str | None = None) -> dict[str, Any]:
-    return {"id": name, "slot": slot, "mode": mode, "spec_hash": spec or name, "outcome": "new", "version": name}
+    made = {"id": name, "slot": slot, "mode": mode, "spec_hash": spec or name, "outcome": "new", "version": name}
+    return {**made, "spec": {"version": name[0], "mode": mode}}
 
 
 def after(*steps: tuple[dict[str, Any], str]) -> dict[str, Any]:
@@ -109,6 +110,18 @@ def test_a_rollback_goes_to_the_live_release_while_a_canary_runs() -> None:
     current["slots"]["blue"] = release("c", "blue", "canary")
     assert state.last_good(state.with_canary(current, "blue", 5))["id"] == "b"
     assert state.last_good(state.without(state.with_canary(current, "blue", 5), "blue"))["id"] == "a"
+
+
+def test_a_rollback_from_stable_is_not_to_the_same_code_in_canary_mode() -> None:
+    history = [release("a", "blue"), release("b1", "green", "canary"), release("b2", "blue")]
+    assert state.last_good(after(*((entry, "replaced") for entry in history)))["id"] == "a"
+    # From canary mode the same code in stable mode is a way back.
+    assert (
+        state.last_good(after((release("c1", "blue"), "replaced"), (release("c2", "green", "canary"), "replaced")))[
+            "id"
+        ]
+        == "c1"
+    )
 
 
 def test_a_release_that_is_gone_leaves_its_slot_empty() -> None:
