@@ -41,12 +41,15 @@ unit: setup-test ## The fast tests alone
 integration: setup-test ## The tests on real programs alone
 	@$(BIN)/pytest tests/integration -q $(ARGS)
 
-soak: setup-test ## Twenty switches of each kind in each runtime under load; SWIFTDEPLOY_RESULTS=FILE keeps the figures
+soak: setup-test ## Twenty switches of each kind under load, and a kill at every task; SWIFTDEPLOY_RESULTS=FOLDER keeps it
 	@tests/engine/up.sh
 	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py -q -s $(ARGS)
+	@SWIFTDEPLOY_KILLS=$${SWIFTDEPLOY_KILLS:-all} $(BIN)/pytest tests/fault/test_killed.py -q -s $(ARGS)
 
 bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/deploy.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/switch.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/canary.py
 
 clean: ## Remove what tests and tools left in this folder
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible build src/*.egg-info

@@ -19,8 +19,10 @@ import requests
 
 from support.workspace import Ran, Workspace, wait_until
 
+# What is the same in both runtimes is tried in one.
+in_process = pytest.mark.parametrize("shared_workspace", [pytest.param("process", id="process")], indirect=True)
+
 STEPS = "  steps: [10, 50]\n  probe_requests: 40"
-LONG = STEPS + "\n  window_seconds: 120"
 TO_CANARY = {"X-SwiftDeploy-Slot": "canary"}
 TO_STABLE = {"X-SwiftDeploy-Slot": "stable"}
 
@@ -73,6 +75,66 @@ def promoting(workspace: Workspace, *arguments: str) -> Iterator[Future[Ran]]:
         yield pool.submit(workspace.play, "promote", "-e", "mode=canary", *arguments)
 
 
+def reached(workspace: Workspace, weight: int, running: Future[Ran]) -> None:
+    """Wait until the canary has ``weight`` percent; a failure when the promotion ends before."""
+
+    def there() -> bool:
+        assert not running.done(), running.result().text
+        return canary_weight(workspace) == weight
+
+    wait_until(there, f"the canary to have {weight} %", 120)
+
+
+def held_long(workspace: Workspace) -> None:
+    """A canary that is at 10 % and, when it is gone on with, is looked at for minutes."""
+    workspace.write_manifest("2.0.0", canary=STEPS, services="  healthcheck: {interval: 1s, timeout: 1s}")
+    workspace.play("promote", "-e", "mode=canary", "-e", "pause_at=10").ok()
+    set_window(workspace, 120)
+
+
+class Looking:
+    """A promotion that is gone on with, once it has looked at the canary for the first time."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        words = [str(Path(sys.executable).parent / "ansible-playbook"), "promote.yml", "-e", "mode=canary"]
+        extra = {"swiftdeploy_runtime": workspace.runtime, **workspace.extra}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        self.run = subprocess.Popen(
+            [*words, "-e", "resume=true", "-e", json.dumps(extra)],
+            cwd=workspace.folder,
+            env={**kept, "NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.text = ""
+
+    def __enter__(self) -> Looking:
+        assert self.run.stdout is not None
+        for line in iter(self.run.stdout.readline, ""):
+            self.text += line
+            if "canary step 1/2" in line:
+                return self
+        raise AssertionError(self.text)
+
+    def end(self) -> str:
+        """All it printed, once it has ended as not done."""
+        out, _err = self.run.communicate(timeout=180)
+        self.text += out
+        assert self.run.returncode != 0, self.text
+        return self.text
+
+    def __exit__(self, *_error: object) -> None:
+        self.run.kill()
+        self.run.communicate()
+
+
+def set_window(workspace: Workspace, seconds: int) -> None:
+    """Change the window in the manifest."""
+    path = workspace.folder / "manifest.yaml"
+    path.write_text(path.read_text().replace("window_seconds: 2", f"window_seconds: {seconds}"))
+
+
 def test_a_canary_gets_its_percentage_and_then_all(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary="  weight: 10")
     ran = deployed.play("promote", "-e", "mode=canary").ok()
@@ -97,6 +159,7 @@ def test_a_canary_gets_its_percentage_and_then_all(deployed: Workspace) -> None:
     assert host_state(deployed)["canary"] is None
 
 
+@in_process
 def test_a_client_with_a_cookie_stays_with_its_release(deployed: Workspace) -> None:
     sticky = STEPS + "\n  sticky: {cookie: shop_client}"
     deployed.write_manifest("2.0.0", canary=sticky)
@@ -119,6 +182,7 @@ def test_a_client_with_a_cookie_stays_with_its_release(deployed: Workspace) -> N
     assert 98 <= later.count("2.0.0") <= 202
 
 
+@in_process
 def test_a_client_with_a_header_stays_with_its_release(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary="  weight: 50\n  sticky: {header: X-User-Id}")
     deployed.play("promote", "-e", "mode=canary").ok()
@@ -154,7 +218,7 @@ def test_a_canary_walks_its_steps_with_a_decision_at_each(deployed: Workspace) -
 def test_a_canary_that_turns_bad_gives_everything_back(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary=STEPS)
     with promoting(deployed) as running:
-        wait_until(lambda: canary_weight(deployed) == 50, "the second step", 120)
+        reached(deployed, 50, running)
         set_chaos(deployed, TO_CANARY, mode="error", rate=0.9)
         ran = running.result().failed()
     assert "DENIED" in ran.text
@@ -170,14 +234,14 @@ def test_a_canary_that_turns_bad_gives_everything_back(deployed: Workspace) -> N
     assert "mode: stable" in (deployed.folder / "manifest.yaml").read_text()
 
 
+@in_process
 def test_a_plainly_broken_canary_is_not_held_for_the_whole_window(deployed: Workspace) -> None:
-    deployed.write_manifest("2.0.0", canary=LONG)
-    with promoting(deployed) as running:
-        wait_until(lambda: canary_weight(deployed) == 10, "the first step", 180)
+    held_long(deployed)
+    with Looking(deployed) as looking:
         set_chaos(deployed, TO_CANARY, mode="error", rate=1)
         for _ in range(40):
             requests.get(deployed.url, headers=TO_CANARY, timeout=10)
-        running.result().failed()
+        looking.end()
     checked = deployed.last("promote_blocked")["policy"]["canary"]["checked"]
     assert checked["window_seconds"] < 100
 
@@ -202,22 +266,40 @@ def host_ports(workspace: Workspace) -> dict[str, int]:
 
 
 def test_a_canary_that_hangs_gives_everything_back(deployed: Workspace) -> None:
-    deployed.write_manifest("2.0.0", canary=LONG, services="  healthcheck: {interval: 1s, timeout: 1s}")
-    with promoting(deployed) as running:
-        wait_until(lambda: canary_weight(deployed) == 10, "the first step", 180)
+    held_long(deployed)
+    with Looking(deployed) as looking:
         thaw = freeze(deployed, host_state(deployed)["canary"]["slot"])
         try:
-            # It stops only when it can: a hanging process is ended by force once its time to drain is over.
+            # It can stop only when it is not frozen any more.
             wait_until(lambda: canary_weight(deployed) == 0, "the way back", 60)
         finally:
             thaw()
-        ran = running.result().failed()
-    assert "became unhealthy at 10 %" in ran.text
-    assert "The canary's last lines" in ran.text
+        text = looking.end()
+    assert "became unhealthy at 10 %" in text
+    assert "The canary's last lines" in text
     assert versions(deployed, 40) == {"1.0.0": 40}
     assert deployed.last("promote_failed")["weight"] == 10
 
 
+@in_process
+def test_a_canary_that_has_died_meanwhile_is_not_gone_on_with(deployed: Workspace) -> None:
+    rest = "  healthcheck: {interval: 1s, timeout: 1s, start_timeout: 5s}"
+    deployed.write_manifest("2.0.0", canary=STEPS, services=rest)
+    deployed.play("promote", "-e", "mode=canary", "-e", "pause_at=10").ok()
+    thaw = freeze(deployed, host_state(deployed)["canary"]["slot"])
+    try:
+        with promoting(deployed, "-e", "resume=true") as running:
+            wait_until(lambda: canary_weight(deployed) == 0, "the way back", 120)
+            thaw()
+            ran = running.result().failed()
+    finally:
+        thaw()
+    assert "was not healthy" in ran.text
+    assert "(v1.0.0) has all traffic again" in ran.text
+    assert versions(deployed, 40) == {"1.0.0": 40}
+
+
+@in_process
 def test_a_canary_without_enough_evidence_waits_and_then_goes_back(deployed: Workspace) -> None:
     rest = "  steps: [10]\n  probe_requests: 20\n  min_requests: 20\n  deadline_seconds: 5"
     deployed.write_manifest("2.0.0", canary=rest)
@@ -232,16 +314,17 @@ def test_a_canary_without_enough_evidence_waits_and_then_goes_back(deployed: Wor
     assert deployed.last("promote_blocked")["policy"]["canary"]["outcome"] == "insufficient"
 
 
+@in_process
 def test_a_bad_day_of_the_whole_service_is_not_the_canarys_fault(deployed: Workspace) -> None:
     deployed.play("promote", "-e", "mode=canary").ok()
-    rest = "  steps: [50]\n  probe_requests: 60\n  window_seconds: 8"
-    deployed.write_manifest("2.0.0", mode="canary", canary=rest)
+    deployed.write_manifest("2.0.0", mode="canary", canary="  steps: [50]\n  probe_requests: 60")
+    set_window(deployed, 8)
     thresholds = deployed.folder / "policies" / "thresholds" / "data.yaml"
     shipped = thresholds.read_text()
     thresholds.write_text(shipped.replace("error_rate_increase: {max: 0.01}", "error_rate_increase: {max: 0.5}"))
     try:
         with promoting(deployed) as running:
-            wait_until(lambda: canary_weight(deployed) == 50, "the step", 120)
+            reached(deployed, 50, running)
             for headers in (TO_STABLE, TO_CANARY):
                 set_chaos(deployed, headers, mode="error", rate=0.2)
             running.result().ok()
@@ -252,30 +335,13 @@ def test_a_bad_day_of_the_whole_service_is_not_the_canarys_fault(deployed: Works
     assert "error_rate" in step["checked"]["excused"]
 
 
+@in_process
 def test_ctrl_c_leaves_a_described_state_and_a_way_back(deployed: Workspace) -> None:
-    deployed.write_manifest("2.0.0", canary=LONG)
-    words = [str(Path(sys.executable).parent / "ansible-playbook"), "promote.yml", "-e", "mode=canary"]
-    extra = {"swiftdeploy_runtime": deployed.runtime, **deployed.extra}
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    run = subprocess.Popen(
-        [*words, "-e", json.dumps(extra)],
-        cwd=deployed.folder,
-        env=kept,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert run.stdout is not None
-    try:
-        wait_until(lambda: canary_weight(deployed) == 10, "the first step", 180)
-        # The first look is told of: nothing forks while the window is measured.
-        seen = iter(run.stdout.readline, b"")
-        assert any(b"canary step 1/2" in line for line in seen)
-        run.send_signal(signal.SIGINT)
-        run.wait(60)
-    finally:
-        run.kill()
-        run.stdout.close()
-    assert run.returncode != 0
+    held_long(deployed)
+    with Looking(deployed) as looking:
+        # Nothing forks while the window is measured, where an interrupt would be lost.
+        looking.run.send_signal(signal.SIGINT)
+        looking.end()
     assert canary_weight(deployed) == 10
     shown = deployed.play("status", "-e", "once=true").ok()
     assert "has 10 %" in shown.out
@@ -286,6 +352,7 @@ def test_ctrl_c_leaves_a_described_state_and_a_way_back(deployed: Workspace) -> 
     assert versions(deployed, 40) == {"1.0.0": 40}
 
 
+@in_process
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -302,6 +369,7 @@ def test_what_cannot_be_walked_is_refused_before_anything_starts(
     assert host_state(deployed) == before
 
 
+@in_process
 def test_a_dry_run_tells_the_steps_and_starts_nothing(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary=STEPS)
     before = host_state(deployed)
@@ -325,6 +393,7 @@ def test_a_rollback_goes_to_any_kept_release(deployed: Workspace) -> None:
     assert versions(deployed, 8) == {"1.0.0": 8}
 
 
+@in_process
 def test_a_deploy_of_another_release_ends_the_canary(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary="  weight: 10")
     deployed.play("promote", "-e", "mode=canary").ok()

