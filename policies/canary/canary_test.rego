@@ -635,6 +635,8 @@ test_shipped_thresholds_of_a_canary_step if {
 			"error_rate": {"max": 0.25},
 			"p99_latency_ms": {"max": 5000},
 			"requests": {"min": 20},
+			"error_rate_increase": {"max": 0.25},
+			"p99_latency_increase_ms": {"max": 5000},
 			"environment": environment,
 			"source": "canary_partial.default",
 		}
