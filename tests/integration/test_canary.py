@@ -317,22 +317,22 @@ def test_a_canary_without_enough_evidence_waits_and_then_goes_back(deployed: Wor
 @in_process
 def test_a_bad_day_of_the_whole_service_is_not_the_canarys_fault(deployed: Workspace) -> None:
     deployed.play("promote", "-e", "mode=canary").ok()
-    deployed.write_manifest("2.0.0", mode="canary", canary="  steps: [50]\n  probe_requests: 60")
+    deployed.write_manifest("2.0.0", mode="canary", canary="  steps: [50]\n  probe_requests: 24")
     set_window(deployed, 8)
     thresholds = deployed.folder / "policies" / "thresholds" / "data.yaml"
     shipped = thresholds.read_text()
-    thresholds.write_text(shipped.replace("error_rate_increase: {max: 0.01}", "error_rate_increase: {max: 0.5}"))
+    thresholds.write_text(shipped.replace("p99_latency_ms: {max: 8000}", "p99_latency_ms: {max: 900}"))
     try:
         with promoting(deployed) as running:
             reached(deployed, 50, running)
             for headers in (TO_STABLE, TO_CANARY):
-                set_chaos(deployed, headers, mode="error", rate=0.2)
+                set_chaos(deployed, headers, mode="slow", duration=2)
             running.result().ok()
     finally:
         thresholds.write_text(shipped)
     step = deployed.last("promote_step")["policy"]["canary"]
-    assert step["checked"]["error_rate"] > 0.01
-    assert "error_rate" in step["checked"]["excused"]
+    assert step["checked"]["p99_latency_ms"] > 900
+    assert "p99_latency_ms" in step["checked"]["excused"]
 
 
 @in_process
