@@ -123,6 +123,11 @@ def row(name: str, seen: list[Request], bad: float) -> str:
     return f"| {name} | {last - bad:.1f} | {len(failed)} | {share:.1f} % | {100 * len(failed) / len(seen):.2f} % |"
 
 
+def way_back(workspace: Workspace) -> str:
+    """How long it was from the decision until all traffic was back, as the run recorded it."""
+    return f"{workspace.last('promote_blocked')['timings']['back_s']:.2f} s"
+
+
 def main() -> None:
     """Print the table that docs/benchmarks.md holds."""
     words = ["git", "rev-parse", "--short", "HEAD"]
@@ -130,6 +135,7 @@ def main() -> None:
     print(f"commit {commit}, {RATE} requests/s, window 10 s\n")
     print("| | seconds from the fault to the last failed request | failed | of the requests meanwhile | of all |")
     print("|---|---|---|---|---|")
+    told: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sdbench-") as place:
         for runtime in ("process", "docker"):
             workspace = Workspace(Path(place) / runtime, runtime)
@@ -138,9 +144,12 @@ def main() -> None:
                 manifest(workspace, "1.0.0")
                 workspace.play("deploy").ok()
                 print(row(f"{runtime}, steps", *with_steps(workspace)), flush=True)
+                back = way_back(workspace)
                 print(row(f"{runtime}, all at once", *without_steps(workspace)), flush=True)
+                told.append(f"{runtime}: from the decision until nginx reported all traffic on stable {back}")
             finally:
                 workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+    print("\n" + "\n".join(told))
 
 
 if __name__ == "__main__":

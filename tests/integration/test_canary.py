@@ -227,6 +227,7 @@ def test_a_canary_that_turns_bad_gives_everything_back(deployed: Workspace) -> N
     assert versions(deployed, 40) == {"1.0.0": 40}
     record = deployed.last("promote_blocked")
     assert record["weight"] == 50
+    assert record["timings"]["back_s"] > 0
     assert record["policy"]["canary"]["outcome"] == "denied"
     state = host_state(deployed)
     assert state["canary"] is None
