@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import canary, measurement, release, rendering, starting, words
+    from swiftdeploy import canary, measurement, policies, release, rendering, starting, words
     from swiftdeploy_target import state as host_state
 except ImportError as error:  # pragma: no cover
     raise AnsibleFilterError(
@@ -21,19 +21,11 @@ except ImportError as error:  # pragma: no cover
 
 
 def sd_policy_files(folder: str) -> list[dict[str, str]]:
-    """The policies below ``folder`` without their tests: [{"path", "content"}], sorted."""
-    root = Path(folder)
-    wanted = [
-        path
-        for pattern in ("*.rego", "data.json", "data.yaml", "data.yml")
-        for path in root.rglob(pattern)
-        if not path.name.endswith("_test.rego")
-    ]
-    if not wanted:
-        raise AnsibleFilterError(f"there is no policy below {folder}")
-    return [
-        {"path": str(path.relative_to(root)), "content": path.read_text(encoding="utf-8")} for path in sorted(wanted)
-    ]
+    """The policies below ``folder`` without their tests, as the bundle that OPA loads: [{"path", "content"}]."""
+    try:
+        return policies.bundle(policies.policy_files(Path(folder)))
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def sd_below(files: list[dict[str, str]], folder: str) -> list[dict[str, str]]:
@@ -141,6 +133,7 @@ class FilterModule:
             "sd_last_good": host_state.last_good,
             "sd_plan": release.plan,
             "sd_policy_files": sd_policy_files,
+            "sd_policy_revision": policies.revision,
             "sd_below": sd_below,
             "sd_program_files": starting.program_files,
             "sd_slot_files": sd_slot_files,

@@ -31,6 +31,14 @@ options:
       path: {description: Path below O(root)., type: str, required: true}
       content: {description: Text of the file., type: str, required: true}
       mode: {description: Permissions., type: str, default: "0644"}
+  folders:
+    description: Folders that something else writes to; made, and given these permissions.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Path below O(root)., type: str, required: true}
+      mode: {description: Permissions., type: str, required: true}
   absent:
     description: Paths below O(root) that must not be there.
     type: list
@@ -45,6 +53,11 @@ options:
         something would change. V(%s) stands for a folder that holds the new set.
     type: list
     elements: str
+  loaded_url:
+    description:
+      - Where the program that reads the files answers whether it has loaded them. Asked only when nothing changed, as a
+        run that was killed may have installed files that nobody has loaded since; see RV(loaded).
+    type: str
   secret:
     description: Whether the contents must not be shown in a diff.
     type: bool
@@ -79,13 +92,19 @@ changed_paths:
   type: list
   elements: str
   sample: [docker-compose.yml]
+loaded:
+  description:
+    - Whether the program says at O(loaded_url) that it has loaded the files. V(null) where it does not answer, or was
+      not asked.
+  returned: success
+  type: bool
 """
 
 import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import run
@@ -94,9 +113,14 @@ from ansible.module_utils.swiftdeploy_target.files import (
     differences,
     inside,
     install,
+    mode_of,
     outdated,
     read_bytes,
 )
+from ansible.module_utils.swiftdeploy_target.http import try_get
+
+# The program is on this host: one that is there answers in milliseconds.
+LOADED_SECONDS = 2.0
 
 
 def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
@@ -115,6 +139,18 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def wrong_folders(root: Path, folders: List[Dict[str, Any]]) -> List[Tuple[Path, int]]:
+    """Folders that are missing or have other permissions, with those they should have. Raises ValueError."""
+    wanted = [(inside(root, entry["path"]), int(entry["mode"], 8)) for entry in folders]
+    return [(path, mode) for path, mode in wanted if mode_of(path) != mode]
+
+
+def is_loaded(url: str) -> Optional[bool]:
+    """What the program answers at ``url``: 2xx is yes, another status is no, no answer is None."""
+    answer, _why = try_get(url, LOADED_SECONDS)
+    return None if answer is None else 200 <= answer.status < 300
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -131,9 +167,16 @@ def main() -> None:
                     "mode": {"type": "str", "default": "0644"},
                 },
             },
+            "folders": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"path": {"type": "str", "required": True}, "mode": {"type": "str", "required": True}},
+            },
             "absent": {"type": "list", "elements": "str", "default": []},
             "only": {"type": "str"},
             "validate": {"type": "list", "elements": "str"},
+            "loaded_url": {"type": "str"},
             "secret": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -143,6 +186,7 @@ def main() -> None:
     removals = []
     try:
         writes = outdated(root, params["files"])
+        folders = wrong_folders(root, params["folders"])
         diffs = [] if params["secret"] else differences(writes)
         wanted = {inside(root, entry["path"]) for entry in params["files"]}
         stray = [path for path in root.glob(params["only"]) if path.is_file()] if params["only"] else []
@@ -158,16 +202,21 @@ def main() -> None:
                 msg=f"{params['validate'][0]} refuses the new files for {root}; nothing was changed. "
                 f"It says: {complaint}"
             )
-        if not module.check_mode and (writes or removals):
+        if not module.check_mode and (writes or removals or folders):
             root.mkdir(parents=True, exist_ok=True, mode=int(params["root_mode"], 8))
+            for folder, mode in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(mode)
             install(writes)
             for target in removals:
                 with contextlib.suppress(FileNotFoundError):
                     target.unlink()
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"cannot install the files below {root}: {error}")
-    changed = [str(target.relative_to(root)) for target in [*(write.path for write in writes), *removals]]
-    module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs)
+    targets = [*(write.path for write in writes), *removals, *(folder for folder, _mode in folders)]
+    changed = [str(target.relative_to(root)) for target in targets]
+    loaded = is_loaded(params["loaded_url"]) if params["loaded_url"] and not changed else None
+    module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs, loaded=loaded)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ options:
     type: float
     required: true
   probes: {description: Arguments C(probes) of C(swiftdeploy_metrics)., type: dict}
-  opa: {description: Arguments C(url) and C(timeout) of C(swiftdeploy_opa)., type: dict, required: true}
+  opa:
+    description: 'Arguments of C(swiftdeploy_opa) but the queries: C(url), C(timeout), C(revision).'
+    type: dict
+    required: true
   question: {description: The policy's input apart from the evidence., type: dict, required: true}
   failure_policy:
     description: Whether a policy engine that gives no decision lets the canary go on.

@@ -16,6 +16,7 @@ description:
     RV(decisions), and the task that follows acts on it.
   - Only an answer that is exactly a well-formed decision to allow has the outcome V(allowed). An answer
     that is anything else than a well-formed decision has the outcome V(unavailable).
+  - A decision that was made by other policies than those of O(revision) has the outcome V(unavailable) too.
   - The question leaves the host neither through a proxy nor along a redirect.
 attributes:
   check_mode:
@@ -55,6 +56,12 @@ options:
       - Seconds that one question may take in all, from name resolution to the last byte of the answer.
     type: float
     default: 3
+  revision:
+    description:
+      - Revision of the policies that must have decided, as filter C(sd_policy_revision) makes it. A decision by
+        others has the outcome V(unavailable). Left out or empty, any will do.
+    type: str
+    default: ""
 seealso:
   - module: swiftdeploy_host_facts
   - name: The policies
@@ -119,10 +126,16 @@ decisions:
       description: OPA's own identifier of the decision. V(null) where OPA keeps no decision log.
       type: str
       sample: 4ca636c1-55e4-417a-b1d8-4aceb67960d1
+    policy_revision:
+      description:
+        - Which policies and thresholds decided, told by OPA from the same transaction that evaluated them. It is that
+          of the loaded policies, also where others lie on the disk by now. V(null) where OPA loaded no bundle.
+      type: str
+      sample: 3f1c0c0e3e6b0d5a4b7c2f9a9a0c8d1e5f60718293a4b5c6d7e8f90123456789
     cause:
       description:
         - Why no decision came back, V(null) where one did. One of V(refused), V(timeout), V(http_status), V(not_json),
-          V(undefined), V(malformed), V(too_large), V(connection).
+          V(undefined), V(malformed), V(too_large), V(connection), V(other_policies).
       type: str
       sample: null
     detail:
@@ -150,17 +163,18 @@ def main() -> None:
             "url": {"type": "str", "default": "http://127.0.0.1:8181"},
             "queries": {"type": "list", "elements": "dict", "required": True, "options": query},
             "timeout": {"type": "float", "default": 3.0},
+            "revision": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
-    url, queries, timeout = (module.params[name] for name in ("url", "queries", "timeout"))
+    url, queries, timeout, revision = (module.params[name] for name in ("url", "queries", "timeout", "revision"))
     try:
         parse_url(url)
         check_timeout(timeout)
         check_domains([query["domain"] for query in queries])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    decisions = {query["domain"]: ask(url, query["domain"], query["input"], timeout) for query in queries}
+    decisions = {query["domain"]: ask(url, query["domain"], query["input"], timeout, revision) for query in queries}
     module.exit_json(changed=False, decisions=decisions)
 
 

@@ -16,7 +16,8 @@ description:
   - Concurrent runs wait for each other. A torn or broken program in the cache is replaced.
 options:
   version:
-    description: The pinned version. Another one on the PATH will do when its major version is the same and at least 1.
+    description:
+      - The pinned version. Another one on the PATH will do when it is at least 1.15 and its major version is the same.
     type: str
     required: true
   cache_dir:

@@ -192,6 +192,8 @@ def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str, program
         "nginx_version": programs.get("nginx_version"),
         "supervisord": programs.get("supervisord"),
         "root": os.geteuid() == 0,
+        "uid": os.geteuid(),
+        "gid": os.getegid(),
         "run_id": (params["claim"] or {}).get("run_id"),
         "slot_ports": looking.slot_ports(params["port"], [params["nginx_port"], params["opa_port"]]),
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",

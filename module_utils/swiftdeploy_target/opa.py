@@ -7,8 +7,10 @@ of what OPA did. Only an answer that is exactly a well-formed decision to allow 
 An outcome is a dict:
 ``{"outcome": "allowed" | "denied" | "insufficient" | "unavailable", "allow": bool, "reasons": [str],
 "checked": {figure: value}, "thresholds": {figure: {"min" | "max": number}, "environment": str},
-"decision_id": str | None, "cause": str | None, "detail": str | None, "duration_ms": float}``.
-Cause and detail are None unless the outcome is unavailable; cause is one of CAUSES.
+"decision_id": str | None, "policy_revision": str | None, "cause": str | None, "detail": str | None,
+"duration_ms": float}``.
+Cause and detail are None unless the outcome is unavailable; cause is one of CAUSES. policy_revision stands for the
+policies that OPA has evaluated, as OPA itself tells it; None where it was started without a bundle.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ CAUSES = (
     "malformed",
     "too_large",
     "connection",
+    "other_policies",
 )
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -104,10 +107,11 @@ def finite(value: Any) -> Any:
     return value
 
 
-def ask(url: str, domain: str, question: Dict[str, Any], timeout: float) -> Dict[str, Any]:
+def ask(url: str, domain: str, question: Dict[str, Any], timeout: float, revision: str = "") -> Dict[str, Any]:
     """Ask OPA for one domain's decision on the question (the policy's input); see the module for the result.
 
-    timeout bounds the whole exchange in seconds. Raises ValueError for arguments that cannot be used.
+    timeout bounds the whole exchange in seconds. Where a revision is given, a decision by other policies is none.
+    Raises ValueError for arguments that cannot be used.
     """
     host, port = parse_url(url)
     check_timeout(timeout)
@@ -115,8 +119,9 @@ def ask(url: str, domain: str, question: Dict[str, Any], timeout: float) -> Dict
     body = json.dumps({"input": finite(question)}, allow_nan=False).encode("ascii")
     started = time.monotonic()
     try:
-        answer = post(host, port, f"/v1/data/swiftdeploy/{domain}/decision", body, timeout)
+        answer = post(host, port, f"/v1/data/swiftdeploy/{domain}/decision?provenance=true", body, timeout)
         decision = classify(domain, answer.status, answer.body)
+        check_revision(decision["policy_revision"], revision)
     except UnavailableError as problem:
         decision = unavailable(url, problem)
     decision["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
@@ -132,6 +137,7 @@ def unavailable(url: str, problem: UnavailableError) -> Dict[str, Any]:
         "checked": {},
         "thresholds": {},
         "decision_id": None,
+        "policy_revision": None,
         "cause": problem.cause,
         "detail": problem.detail,
     }
@@ -161,9 +167,33 @@ def classify(domain: str, status: int, body: bytes) -> Dict[str, Any]:
         "checked": decision["checked"],
         "thresholds": decision["thresholds"],
         "decision_id": decision_id if isinstance(decision_id, str) else None,
+        "policy_revision": _revision(document),
         "cause": None,
         "detail": None,
     }
+
+
+def check_revision(found: Optional[str], wanted: str) -> None:
+    """Raise UnavailableError where a decision was made by other policies than those that were installed."""
+    if wanted and found != wanted:
+        raise UnavailableError(
+            "other_policies",
+            "decided by {}, not by the installed ones ({}): they are not loaded, or another OPA listens there".format(
+                f"policies of revision {_printable(found)[:12]}" if found else "policies without a revision",
+                wanted[:12],
+            ),
+        )
+
+
+def _revision(document: Dict[str, Any]) -> Optional[str]:
+    """The revision of the one bundle that was loaded when this was decided; None for anything else."""
+    provenance = document.get("provenance")
+    bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
+    if not isinstance(bundles, dict) or len(bundles) != 1:
+        return None
+    (loaded,) = bundles.values()
+    revision = loaded.get("revision") if isinstance(loaded, dict) else None
+    return revision if isinstance(revision, str) and revision else None
 
 
 def _outcome(decision: Dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ from typing import Optional
 from .command import run
 from .keep import platform_of, version_tuple
 
+OLDEST = (1, 15)
+
 
 def own_platform() -> str:
     """The platform of this machine."""
@@ -33,10 +35,10 @@ def unacceptable(version: Optional[str], pin: str) -> str:
     """Why an OPA of ``version`` will not do where ``pin`` is the tested one; empty when it will."""
     if version is None:
         return "it does not answer `opa version`"
-    major, wanted = version_tuple(version)[:1], version_tuple(pin)[:1]
-    if major < (1,):
-        return f"it is {version}, older than 1.0"
-    if major != wanted:
+    found = version_tuple(version)
+    if found[:2] < OLDEST:
+        return f"it is {version}, older than {OLDEST[0]}.{OLDEST[1]}, which first keeps its decision log in a file"
+    if found[:1] != version_tuple(pin)[:1]:
         return f"it is {version}, another major version than {pin}"
     return ""
 

@@ -6,11 +6,15 @@ asks(method, path) := {"method": method, "path": path, "params": {}}
 
 decision_of(domain) := ["v1", "data", "swiftdeploy", domain, "decision"]
 
+with_params(params) := {"method": "POST", "path": decision_of("canary"), "params": params}
+
 test_decisions_and_health_answer if {
 	authz.allow with input as asks("POST", decision_of("infrastructure"))
 	authz.allow with input as asks("POST", decision_of("canary"))
 	authz.allow with input as asks("GET", ["health"])
 	authz.allow with input as {"method": "GET", "path": ["health"], "params": {"bundles": [""]}}
+	authz.allow with input as asks("GET", ["health", "loaded", "0a1b"])
+	authz.allow with input as with_params({"provenance": ["true"]})
 }
 
 test_every_known_domain_has_a_decision if {
@@ -45,7 +49,17 @@ test_all_else_is_refused if {
 		asks("POST", [""]),
 		asks("POST", ["health"]),
 		asks("GET", ["health", "live"]),
-		{"method": "POST", "path": decision_of("canary"), "params": {"explain": ["full"]}},
+		asks("GET", ["health", "loaded"]),
+		asks("GET", ["health", "loaded", "0a1b", "more"]),
+		asks("POST", ["health", "loaded", "0a1b"]),
+		with_params({"explain": ["full"]}),
+		with_params({"pretty": ["true"]}),
+		with_params({"metrics": ["true"]}),
+		with_params({"instrument": ["true"]}),
+		with_params({"strict-builtin-errors": ["true"]}),
+		with_params({"provenance": [""]}),
+		with_params({"provenance": ["true", "true"]}),
+		with_params({"provenance": ["true"], "explain": ["full"]}),
 		{"method": "GET"},
 		{"path": decision_of("canary")},
 		{},

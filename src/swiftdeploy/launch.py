@@ -1,12 +1,13 @@
 """Shipped to the hosts of the process runtime. Start the program that a JSON file describes: ``launch.py FILE``.
 
-FILE holds {"argv": [...], "env": {...}, "cwd": ..., "mark": ...}. Names, values and secrets of a manifest stay
-data this way; they never pass through supervisord's own configuration language or a shell.
+FILE holds {"argv": [...], "env": {...}, "cwd": ..., "mark": ..., "limits": {resource: number}}. Names, values and
+secrets of a manifest stay data this way; they never pass through supervisord's own configuration language or a shell.
 """
 
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,14 @@ def left_behind(mark: str, program: str) -> Iterator[int]:
                 yield int(entry.name)
 
 
+def limit(name: str, wanted: int) -> None:
+    """Bound a resource of this process, as ``ulimit -HS`` does; never above the bound that holds already."""
+    kind = getattr(resource, f"RLIMIT_{name.upper()}")
+    _soft, hard = resource.getrlimit(kind)
+    bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (bound, bound))
+
+
 def main() -> None:
     """Replace this process by the program."""
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -42,6 +51,8 @@ def main() -> None:
         # QUIT lets nginx's workers finish what they are at; they give the port back at once.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGQUIT)
+    for name, bound in wanted.get("limits", {}).items():
+        limit(name, int(bound))
     os.chdir(wanted.get("cwd") or wanted["mark"])
     os.execvpe(wanted["argv"][0], wanted["argv"], environment)  # noqa: S606
 

@@ -30,7 +30,7 @@ def _around(program: str, supervisord: str) -> list[File]:
 
 
 def program_files(wanted: Mapping[str, Any], program: str, stack_dir: str, supervisord: str) -> list[File]:
-    """All files that the process runtime needs to start ``program`` with ``wanted`` {"argv", "cwd", "env"}.
+    """All files that the process runtime needs to start ``program`` with ``wanted`` {"argv", "cwd", "env", "limits"}.
 
     Paths are below ``stack_dir``; modes are octal text.
     """

@@ -548,6 +548,7 @@ def test_the_module_asks_several_domains_in_one_call(opa: Opa, tmp_path: Path, o
             "checked",
             "thresholds",
             "decision_id",
+            "policy_revision",
             "cause",
             "detail",
             "duration_ms",

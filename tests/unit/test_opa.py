@@ -15,6 +15,7 @@ from swiftdeploy_target.opa import (
     UnavailableError,
     ask,
     check_domains,
+    check_revision,
     check_timeout,
     classify,
     finite,
@@ -61,6 +62,7 @@ def test_a_decision_is_handed_on_whole(decision: dict[str, Any], outcome: str) -
         "checked": decision["checked"],
         "thresholds": decision["thresholds"],
         "decision_id": "4ca6",
+        "policy_revision": None,
         "cause": None,
         "detail": None,
     }
@@ -69,6 +71,46 @@ def test_a_decision_is_handed_on_whole(decision: dict[str, Any], outcome: str) -
 def test_a_decision_without_an_id_is_still_one() -> None:
     assert classify("canary", 200, body(ALLOW))["decision_id"] is None
     assert classify("canary", 200, body(ALLOW, decision_id=7))["decision_id"] is None
+
+
+def provenance(bundles: object) -> dict[str, Any]:
+    return {"provenance": {"version": "1.22.0", "bundles": bundles}}
+
+
+def test_a_decision_names_the_policies_that_made_it() -> None:
+    answer = body(ALLOW, **provenance({"opa/policies": {"revision": "0a1b"}}))
+    assert classify("canary", 200, answer)["policy_revision"] == "0a1b"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"provenance": None},
+        {"provenance": []},
+        provenance(None),
+        provenance({}),
+        provenance({"a": {}}),
+        provenance({"a": None}),
+        provenance({"a": {"revision": ""}}),
+        provenance({"a": {"revision": 7}}),
+        provenance({"a": {"revision": "0a1b"}, "b": {"revision": "2c3d"}}),
+    ],
+)
+def test_what_is_no_revision_is_none(more: dict[str, Any]) -> None:
+    assert classify("canary", 200, body(ALLOW, **more))["policy_revision"] is None
+
+
+def test_a_decision_by_other_policies_is_none() -> None:
+    check_revision("0a1b", "0a1b")
+    check_revision("0a1b", "")
+    check_revision(None, "")
+    with pytest.raises(UnavailableError, match=r"revision 2c3d, not by the installed ones \(0a1b\)") as caught:
+        check_revision("2c3d", "0a1b")
+    assert caught.value.cause == "other_policies"
+    assert caught.value.cause in CAUSES
+    with pytest.raises(UnavailableError, match="without a revision"):
+        check_revision(None, "0a1b")
 
 
 def test_a_reason_cannot_act_on_a_terminal() -> None:

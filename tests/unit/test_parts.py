@@ -165,9 +165,10 @@ class TestVersions:
         ("version", "why"),
         [
             ("1.22.0", ""),
-            ("1.0.0", ""),
+            ("1.15.0", ""),
+            ("1.14.2", "older than 1.15"),
             ("1.30.1-dev", ""),
-            ("0.70.0", "older than 1.0"),
+            ("0.70.0", "older than 1.15"),
             ("2.0.0", "another major version"),
             (None, "does not answer"),
         ],
@@ -284,10 +285,10 @@ class TestOpa:
     def test_path_comes_before_the_network(
         self, tmp_path: Path, releases: Mirror, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        here = executable(tmp_path / "bin" / "opa", program("1.5.0"))
+        here = executable(tmp_path / "bin" / "opa", program("1.16.0"))
         monkeypatch.setenv("PATH", f"{here.parent}:/usr/bin:/bin")
         found = obtain(wanted(tmp_path, releases.url), [])
-        assert (found.source, found.version, found.path) == ("path", "1.5.0", str(here))
+        assert (found.source, found.version, found.path) == ("path", "1.16.0", str(here))
         assert not (tmp_path / "cache").exists()
 
     def test_unfit_one_on_the_path_is_passed_over_with_its_reason(
@@ -298,7 +299,7 @@ class TestOpa:
         monkeypatch.setenv("PATH", f"{here.parent}:/usr/bin:/bin")
         tried: list[str] = []
         assert obtain(wanted(tmp_path, releases.url, content=program()), tried).source == "download"
-        assert any("0.70.0, older than 1.0" in line for line in tried)
+        assert any("0.70.0, older than 1.15," in line for line in tried)
         executable(here, program())
         tried.clear()
         assert find(wanted(tmp_path / "elsewhere", releases.url, static=True), tried) is None
