@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.impostor import (
+    ALLOW,
+    GOOD,
+    HTML,
+    SHORT,
+    Handler,
+    Impostor,
+    answers,
+    closes,
+    drips,
+    hangs,
+    http_answer,
+    never_ends,
+    reads_and_hangs,
+    resets,
+    says_hundred_forever,
+)
+from support.opa_server import POLICIES, REFUSED, SECONDS, Opa, running_opa
+from swiftdeploy import policies
 from swiftdeploy_target.opa import MAX_ANSWER_BYTES, ask
 
 ROOT = Path(__file__).resolve().parents[2]
-POLICIES = ROOT / "policies"
-SECONDS = 20.0  # for what answers; the machine may be busy
-SHORT = 0.5  # for what never does
 
 GOOD_FACTS = {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 60}
 GOOD_EVIDENCE = {
@@ -40,71 +52,8 @@ GOOD_EVIDENCE = {
     "proxy_error_rate": 0.0,
     "proxy_p99_latency_ms": 14.0,
 }
-ALLOW = {
-    "result": {
-        "allow": True,
-        "insufficient": False,
-        "reasons": [],
-        "domain": "canary",
-        "checked": {},
-        "thresholds": {},
-    }
-}
-
 
 # --- the real OPA ---------------------------------------------------------------------------------
-
-
-class Opa:
-    """A running OPA server: where it listens and its process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.process = process
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-
-    def request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-
-    def pause(self) -> None:
-        """Stop its threads. Its port still takes connections, as a machine that is stuck does."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextlib.contextmanager
-def running_opa(binary: str, tree: Path, *options: str, health: bool = True) -> Iterator[Opa]:
-    port = free_port()
-    command = [binary, "run", "--server", f"--addr=127.0.0.1:{port}", "--authorization=basic", "--log-level=error"]
-    command += ["--skip-version-check", "--set=decision_logs.console=true", *options, str(tree)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    opa = Opa(process, port)
-    try:
-        until = time.monotonic() + 30
-        while not listens(port) or (health and opa.request("GET", "/health")[0] != 200):
-            assert process.poll() is None, "OPA ended while starting"
-            assert time.monotonic() < until, "OPA is not ready after 30 s"
-            time.sleep(0.02)
-        yield opa
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -184,38 +133,47 @@ def test_a_policy_that_fails_while_it_is_evaluated(opa_binary: str, tmp_path: Pa
     assert "HTTP 500" in decision["reasons"][0]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("GET", "/v1/data", None),
-        ("GET", "/v1/data/thresholds", None),
-        ("POST", "/v1/data/thresholds", "{}"),
-        ("GET", "/v1/data/swiftdeploy/canary/decision", None),
-        ("POST", "/v1/data/swiftdeploy/canary", "{}"),
-        ("POST", "/v1/data/swiftdeploy/canary/decision?explain=full", "{}"),
-        ("POST", "/v0/data/swiftdeploy/canary/decision", "{}"),
-        ("PUT", "/v1/data/thresholds", "{}"),
-        ("PATCH", "/v1/data/thresholds", "[]"),
-        ("DELETE", "/v1/data/thresholds", None),
-        ("GET", "/v1/policies", None),
-        ("PUT", "/v1/policies/mine", "package mine"),
-        ("DELETE", "/v1/policies/authz/authz.rego", None),
-        ("POST", "/v1/compile", "{}"),
-        ("POST", "/v1/query", '{"query": "data"}'),
-        ("GET", "/v1/query?q=data", None),
-        ("GET", "/v1/config", None),
-        ("GET", "/v1/status", None),
-        ("GET", "/metrics", None),
-        ("POST", "/", "{}"),
-        ("GET", "/", None),
-    ],
-)
+@pytest.mark.parametrize(("method", "path", "body"), REFUSED, ids=lambda value: None if value is None else str(value))
 def test_nothing_but_decisions_and_health_is_answered(opa: Opa, method: str, path: str, body: str | None) -> None:
     status, text = opa.request(method, path, body)
     assert status == 401
     assert "rejected by administrative policy" in text
     assert opa.request("GET", "/health")[0] == 200
     assert infrastructure(opa, disk_free_gb=4.2)["outcome"] == "denied"
+
+
+def test_a_decision_names_the_policies_that_made_it(opa: Opa, opa_binary: str, tmp_path: Path) -> None:
+    shipped = policies.revision(policies.policy_files(POLICIES))
+    assert infrastructure(opa)["policy_revision"] == shipped
+    assert opa.request("GET", f"/health/loaded/{shipped}")[0] == 200
+    assert opa.request("GET", f"/health/loaded/{'0' * 64}")[0] == 500
+    shutil.copytree(POLICIES, tmp_path / "policies")
+    thresholds = tmp_path / "policies" / "thresholds" / "data.yaml"
+    thresholds.write_text(thresholds.read_text().replace("disk_free_gb: {min: 10}", "disk_free_gb: {min: 60}"))
+    with running_opa(opa_binary, tmp_path / "policies") as server:
+        decision = infrastructure(server)
+        assert decision["reasons"] == ["disk has 40.5 GB free, minimum is 60 GB"]
+        assert decision["policy_revision"] == policies.revision(policies.policy_files(tmp_path / "policies"))
+        assert decision["policy_revision"] != shipped
+        # Whoever installed other policies than those that answer gets no decision from them.
+        question = {"environment": "production", "facts": GOOD_FACTS}
+        stale = ask(server.url, "infrastructure", question, SECONDS, shipped)
+    assert (stale["outcome"], stale["allow"], stale["cause"]) == ("unavailable", False, "other_policies")
+    assert shipped[:12] in stale["reasons"][0]
+    assert decision["policy_revision"][:12] in stale["reasons"][0]
+
+
+def test_the_decision_log_holds_what_was_asked_and_answered_but_no_secret(opa: Opa) -> None:
+    override = {"reason": "the fix for the outage", "deploy_token": "hunter2"}
+    question = {"facts": GOOD_FACTS, "override": override, "actor": "ann@laptop", "env": [{"DB_PASSWORD": "hunter2"}]}
+    decision = ask(opa.url, "infrastructure", question, SECONDS)
+    entry = opa.logged(decision["decision_id"])
+    assert "hunter2" not in json.dumps(entry)
+    masked = {"override": override | {"deploy_token": "(masked)"}, "env": [{"DB_PASSWORD": "(masked)"}]}
+    assert entry["input"] == question | masked
+    for key in ("allow", "reasons", "checked", "thresholds"):
+        assert entry["result"][key] == decision[key]
+    assert [bundle["revision"] for bundle in entry["bundles"].values()] == [decision["policy_revision"]]
 
 
 def test_opa_paused_gives_a_timeout_and_killed_a_refusal(opa_binary: str) -> None:
@@ -253,41 +211,6 @@ def test_opa_with_tls_where_http_is_expected(opa_binary: str, certificate: tuple
 
 # --- what else may listen there -------------------------------------------------------------------
 
-Handler = Callable[[socket.socket, threading.Event], None]
-
-
-class Impostor:
-    """A server on a port of its own that treats each connection as the handler says."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-        self._over = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.connections = 0
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._over.is_set():
-                client.close()
-                return
-            self.connections += 1
-            with client, contextlib.suppress(OSError):
-                self._handler(client, self._over)
-
-    def stop(self) -> None:
-        self._over.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
 
 @pytest.fixture
 def impostor() -> Iterator[Callable[[Handler], Impostor]]:
@@ -299,80 +222,6 @@ def impostor() -> Iterator[Callable[[Handler], Impostor]]:
             return server
 
         yield start
-
-
-def read_request(client: socket.socket) -> bytes:
-    """One whole request, so that closing afterwards does not reset the connection."""
-    text = b""
-    while b"\r\n\r\n" not in text:
-        text += client.recv(65536)
-    head, _, body = text.partition(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length:")[1].split()[0])
-    while len(body) < length:
-        body += client.recv(65536)
-    return head
-
-
-def http_answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    return head.encode() + body
-
-
-def answers(raw: bytes) -> Handler:
-    def handler(client: socket.socket, _: threading.Event) -> None:
-        read_request(client)
-        client.sendall(raw)
-
-    return handler
-
-
-def drips(raw: bytes, start: int) -> Handler:
-    """A good answer, byte by byte from ``start`` on: each byte is soon enough, all of them are far too late."""
-
-    def handler(client: socket.socket, over: threading.Event) -> None:
-        read_request(client)
-        client.sendall(raw[:start])
-        for place in range(start, len(raw)):
-            if over.wait(SHORT / 5):
-                return
-            client.sendall(raw[place : place + 1])
-
-    return handler
-
-
-def hangs(client: socket.socket, over: threading.Event) -> None:
-    over.wait()
-
-
-def reads_and_hangs(client: socket.socket, over: threading.Event) -> None:
-    read_request(client)
-    over.wait()
-
-
-def resets(client: socket.socket, _: threading.Event) -> None:
-    read_request(client)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def closes(client: socket.socket, _: threading.Event) -> None:
-    read_request(client)
-
-
-def never_ends(client: socket.socket, over: threading.Event) -> None:
-    read_request(client)
-    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while not over.is_set():
-        client.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
-
-
-def says_hundred_forever(client: socket.socket, over: threading.Event) -> None:
-    read_request(client)
-    while not over.wait(0.01):
-        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-GOOD = http_answer(json.dumps(ALLOW).encode())
-HTML = b"<html><body><h1>Welcome to nginx!</h1></body></html>"
 
 
 def test_the_impostors_can_give_an_answer_that_is_taken(impostor: Callable[[Handler], Impostor]) -> None:
