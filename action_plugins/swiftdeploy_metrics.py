@@ -18,13 +18,16 @@ except ImportError as error:
     ) from error
 
 
+RETURNED = ("first", "first_sample", "samples", "probes", "unhealthy", "failures", "window")
+
+
 class ActionModule(ActionBase):
     """Runs the module of the same name and turns its samples into one record for each slot."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer evidence, first, samples, probes, unhealthy, failures and window.
+        """Answer evidence, and RETURNED of the module.
 
         Failed only for wrong arguments or a lost host.
         """
@@ -43,6 +46,22 @@ class ActionModule(ActionBase):
                 "of strings, first_samples the samples that an earlier call returned",
             }
         arguments["exclude_paths"] = sorted(exclude)
+        kept = arguments.get("kept") or {}
+        result = self._measure(arguments, first, names, exclude, task_vars)
+        if result.get("first_sample") == "kept" and not evidence.suffices(
+            result["evidence"].values(), int(kept.get("min_requests", 1)), proxied=bool(arguments.get("proxy_log"))
+        ):
+            result = self._measure({**arguments, "kept": {**kept, "use": False}}, first, names, exclude, task_vars)
+        return result
+
+    def _measure(
+        self,
+        arguments: dict[str, Any],
+        first: list[dict[str, Any]],
+        names: dict[str, Any],
+        exclude: frozenset[str],
+        task_vars: dict[str, Any] | None,
+    ) -> dict[str, Any]:
         result = self._execute_module(module_name="swiftdeploy_metrics", module_args=arguments, task_vars=task_vars)
         if "samples" not in result:
             return dict(result)
@@ -53,15 +72,11 @@ class ActionModule(ActionBase):
             exclude,
             proxy=result["proxy"],
             probes=result["probes"],
+            first_sample=result["first_sample"],
         )
         return {
             "changed": False,
             "evidence": records,
-            "first": result["first"],
-            "samples": result["samples"],
-            "probes": result["probes"],
-            "unhealthy": result["unhealthy"],
-            "failures": result["failures"],
-            "window": result["window"],
+            **{name: result[name] for name in RETURNED},
             "warnings": result.get("warnings", []),
         }

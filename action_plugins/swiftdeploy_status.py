@@ -78,6 +78,8 @@ class ActionModule(ActionBase):
         task.args = {
             **measurement.arguments(manifest, observed, running),
             "window_seconds": 0 if earlier else FIRST_WINDOW,
+            # For the gate of a later run.
+            "kept": measurement.kept(manifest, observed, options["stack_dir"], use=False),
         }
         if earlier:
             task.args["first_samples"] = earlier

@@ -143,6 +143,8 @@ class FilterModule:
             "sd_walk": sd_walk,
             "sd_timings": sd_timings,
             "sd_measurement": measurement.arguments,
+            "sd_samples": measurement.kept,
+            "sd_measured": measurement.told,
             "sd_no_target": words.no_target,
             "sd_kept": host_state.kept,
             "sd_promoted": words.promoted,

@@ -59,6 +59,41 @@ options:
     description: The C(samples) or the C(first) that an earlier call returned. They are the first scrape then.
     type: list
     elements: dict
+  kept:
+    description:
+      - Samples that are kept on the host between runs. The second scrape is added to them, except in check mode.
+      - Where O(kept.use) says so and every slot has a kept sample of its present release that is at least
+        O(kept.window_seconds) and at most O(kept.max_age) old, that is the first scrape. Then nothing is waited for
+        and no probe is sent, and the access log is read for the same past window.
+      - Where the evidence of that is less than O(kept.min_requests) at the service or at the proxy, or cannot be had,
+        or where the service has been restarted or its mode, version or fault injection have changed since, it is
+        measured as if nothing were kept.
+    type: dict
+    suboptions:
+      path:
+        description: The file. Its folder must exist.
+        type: path
+        required: true
+      releases:
+        description: The id of the release in each slot. Samples of others are dropped.
+        type: dict
+        required: true
+      window_seconds:
+        description: A sample that is younger is no first scrape.
+        type: float
+        required: true
+      max_age:
+        description: Seconds after which a sample is dropped.
+        type: float
+        required: true
+      min_requests:
+        description: Requests that make evidence enough.
+        type: int
+        default: 1
+      use:
+        description: Whether kept samples may be the first scrape. Without it they are only added to.
+        type: bool
+        default: false
   probes:
     description: Requests of our own, sent evenly over the window. Without it none are sent.
     type: dict
@@ -150,7 +185,7 @@ options:
     default: []
 attributes:
   check_mode:
-    description: Only reads, and probes are ordinary reading requests, so it does the same in check mode.
+    description: Does the same in check mode, except that O(kept) is not added to. Probes are ordinary reading requests.
     support: full
   diff_mode:
     description: Changes nothing.
@@ -207,6 +242,18 @@ EXAMPLES = r"""
         interval: 2
         failures: "{{ tick.failures.green }}"
 
+- name: Measure without waiting, where an earlier run has left what that needs
+  swiftdeploy_metrics:
+    slots: "{{ slots }}"
+    window_seconds: 30
+    kept:
+      path: /home/me/.swiftdeploy/app/samples.json
+      releases: {blue: 20261121T035500-1-0-0}
+      window_seconds: 30
+      max_age: 60
+      min_requests: 20
+      use: true
+
 - name: Look again, without waiting
   swiftdeploy_metrics:
     slots: "{{ slots }}"
@@ -220,7 +267,9 @@ evidence:
     - One record for each slot, by its name.
     - Times are milliseconds, rates of errors 0 to 1. A figure is null where nothing was there to measure.
     - C(cause) is one of refused, timeout, http_status, unreachable, bad_url, bad_answer, incomplete, too_large,
-      not_prometheus, bad_value, family_missing, one_sample, clock.
+      not_prometheus, bad_value, family_missing, one_sample, clock, changed.
+    - C(first_sample) is C(taken) (by this call), C(given) (O(first_samples)) or C(kept) (O(kept)).
+    - C(probe_share) is the part of the requests at the proxy that were probes, 0 to 1.
     - With C(status=unavailable) the figures of the service are null; what was learnt otherwise is still there.
   returned: success
   type: dict
@@ -230,6 +279,7 @@ evidence:
       status: measured
       cause: null
       detail: null
+      first_sample: taken
       window_seconds: 30.0
       requests: 412
       req_per_sec: 13.73
@@ -247,6 +297,7 @@ evidence:
       proxy_detail: null
       probes_sent: 20
       probes_failed: 0
+      probe_share: 0.0485
       mode: stable
       version: "1.0.0"
       chaos: none
@@ -265,6 +316,11 @@ first:
   returned: success
   type: list
   elements: dict
+first_sample:
+  description: Where the first scrape is from, V(taken), V(given) or V(kept); null when there was none.
+  returned: success
+  type: str
+  sample: taken
 unhealthy:
   description: Why each slot of O(watch) that is not healthy is not, in words. Empty when all are well.
   returned: success
@@ -295,11 +351,13 @@ window:
 
 import re
 import time
-from typing import Any, Dict, List, Optional
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.access_log import proxy_figures
 from ansible.module_utils.swiftdeploy_target.probes import send_all
+from ansible.module_utils.swiftdeploy_target.samples import Keeping, Now, keep, pick
 from ansible.module_utils.swiftdeploy_target.scrape import scrape_all
 from ansible.module_utils.swiftdeploy_target.watch import Watch
 
@@ -307,41 +365,77 @@ LIMITS = {"window_seconds": (0, 3600), "timeout": (0.01, 300)}
 WATCH_LIMITS = {"timeout": (0.01, 300), "interval": (0.1, 3600), "retries": (1, 1000), "failures": (0, 1000000)}
 
 
-def measure(options: Dict[str, Any]) -> Dict[str, Any]:
-    """Scrape, probe and watch, scrape again, read the log.
+class Clock:
+    """Unix time that a step of the system's clock in the middle of a window does not bend."""
 
-    Answers first, samples, probes, unhealthy, failures, proxy and window.
-    """
-    start = time.monotonic()
-    started = time.time()
+    def __init__(self) -> None:
+        self._ticks = time.monotonic()
+        self._at = time.time()
 
-    def clock() -> float:
-        # Unix time that a step of the system's clock in the middle of a window does not bend.
-        return started + time.monotonic() - start
+    def __call__(self) -> float:
+        return self.now().at
 
-    slots: List[Dict[str, Any]] = options["slots"]
-    window: float = options["window_seconds"]
+    def now(self) -> Now:
+        """This moment by both clocks."""
+        ticks = time.monotonic()
+        return Now(self._at + ticks - self._ticks, ticks)
+
+
+class Begin(NamedTuple):
+    """How the window begins: the samples if they are not the caller's own, where they are from, since when it runs."""
+
+    samples: List[Dict[str, Any]]
+    kind: Optional[str]
+    since: Optional[float]
+
+
+def keeping(options: Dict[str, Any]) -> Optional[Keeping]:
+    """Option kept in the form that samples takes."""
+    kept = options["kept"]
+    if not kept:
+        return None
+    releases = {str(slot): str(release) for slot, release in kept["releases"].items()}
+    return Keeping(Path(kept["path"]), releases, kept["window_seconds"], kept["max_age"])
+
+
+def begin(options: Dict[str, Any], clock: Clock) -> Begin:
+    """The first scrape: the caller's, else a kept one, else one that is taken now, else none."""
+    slots, where = options["slots"], keeping(options)
     given = [one["at"] for one in options["first_samples"] or [] if isinstance(one.get("at"), (int, float))]
-    first: List[Dict[str, Any]] = []
-    since: Optional[float] = None
     if given:
-        since = max(given)
-        remaining = min(window, max(0.0, since + window - clock()))
-    elif window > 0:
+        return Begin([], "given", max(given))
+    if where is not None and options["kept"]["use"]:
+        kept = pick(where, [one["slot"] for one in slots], clock.now())
+        if kept:
+            return Begin(kept, "kept", max(one["at"] for one in kept))
+    if options["window_seconds"] > 0:
         since = clock()
         first = scrape_all(slots, options["timeout"], clock)
         # Counted from the last first scrape, so that every slot has its whole window.
-        since = max([since, *(one["at"] for one in first)])
-        remaining = max(0.0, since + window - clock())
-    else:
-        remaining = 0.0
-    begin = time.monotonic()
+        return Begin(first, "taken", max([since, *(one["at"] for one in first)]))
+    return Begin([], None, None)
+
+
+def measure(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Scrape, probe and watch, scrape again, read the log.
+
+    Answers first, first_sample, samples, probes, unhealthy, failures, proxy, window, and problems: what could not be
+    kept, in words.
+    """
+    clock = Clock()
+    slots: List[Dict[str, Any]] = options["slots"]
+    window: float = options["window_seconds"]
+    first, kind, since = begin(options, clock)
+    remaining = 0.0
+    if since is not None and kind != "kept":
+        remaining = min(window, max(0.0, since + window - clock()))
+    start = time.monotonic()
     probes = {"sent": 0, "failed": 0}
     watch = Watch(options["watch"])
     watch.start()
-    if options["probes"] and options["probes"]["count"] > 0:
-        probes = send_all(options["probes"], begin, remaining, watch.ended)
-    watch.ended.wait(max(0.0, begin + remaining - time.monotonic()))
+    if kind != "kept" and options["probes"] and options["probes"]["count"] > 0:
+        probes = send_all(options["probes"], start, remaining, watch.ended)
+    watch.ended.wait(max(0.0, start + remaining - time.monotonic()))
     until = clock()
     samples = scrape_all(slots, options["timeout"], clock)
     proxy = None
@@ -351,13 +445,27 @@ def measure(options: Dict[str, Any]) -> Dict[str, Any]:
     watch.stop()
     return {
         "first": first,
+        "first_sample": kind,
         "samples": samples,
         "probes": probes,
         "unhealthy": watch.unhealthy,
         "failures": watch.failures,
         "proxy": proxy,
         "window": None if since is None else {"since": since, "until": until},
+        "problems": [] if options["check"] else keep_samples(options, samples, clock.now()),
     }
+
+
+def keep_samples(options: Dict[str, Any], samples: List[Dict[str, Any]], now: Now) -> List[str]:
+    """Add ``samples`` to option kept. Answers why it could not be done: that must not end a measurement."""
+    where = keeping(options)
+    try:
+        if where is not None:
+            keep(where, samples, now)
+    except OSError as error:
+        why = error.strerror or error
+        return [f"samples cannot be kept in {options['kept']['path']} ({why}): the next gate waits for a whole window"]
+    return []
 
 
 def wrong(options: Dict[str, Any]) -> Optional[str]:
@@ -365,6 +473,12 @@ def wrong(options: Dict[str, Any]) -> Optional[str]:
     for name, (lowest, highest) in LIMITS.items():
         if not lowest <= options[name] <= highest:
             return f"{name} is {options[name]:g}, allowed is {lowest} to {highest} seconds"
+    kept = options["kept"]
+    if kept and not 0 < kept["window_seconds"] <= kept["max_age"]:
+        return (
+            f"kept.window_seconds is {kept['window_seconds']:g}, allowed is more than 0 and at most kept.max_age "
+            f"({kept['max_age']:g})"
+        )
     return wrong_probes(options["probes"]) or wrong_watch(options["watch"])
 
 
@@ -411,6 +525,17 @@ def main() -> None:
             "window_seconds": {"type": "float", "default": 30.0},
             "timeout": {"type": "float", "default": 5.0},
             "first_samples": {"type": "list", "elements": "dict"},
+            "kept": {
+                "type": "dict",
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "releases": {"type": "dict", "required": True},
+                    "window_seconds": {"type": "float", "required": True},
+                    "max_age": {"type": "float", "required": True},
+                    "min_requests": {"type": "int", "default": 1},
+                    "use": {"type": "bool", "default": False},
+                },
+            },
             "probes": {
                 "type": "dict",
                 "options": {
@@ -453,7 +578,11 @@ def main() -> None:
     problem = wrong(module.params)
     if problem:
         module.fail_json(msg=problem)
-    module.exit_json(changed=False, **measure(module.params))
+    result = measure({**module.params, "check": module.check_mode})
+    for words in result.pop("problems"):
+        module.warn(words)
+    # What is kept is no part of the stack's desired state.
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

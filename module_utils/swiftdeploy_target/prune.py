@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set
 
+from . import samples
 from . import state as states
 from .command import Finished, run
 from .files import write_atomic
@@ -417,7 +418,9 @@ def prune(
     must have been unused, and how long all of this may take. Whatever cannot be removed is in problems, never raised.
     """
     home = Path(options["stack_dir"]).parent
+    present = [slot["id"] for slot in state_after["slots"].values() if slot]
     try:
+        samples.forget(Path(options["stack_dir"]) / samples.FILE_NAME, present)
         if options["runtime"] == "docker":
             return prune_images(state_before, state_after, options, age, budget)
         return prune_folders(Path(options.get("parts_dir") or home / "parts"), home, state_after, age, budget)

@@ -9,7 +9,8 @@ Prometheus:
 
 Where this differs from ``rate()``: nothing is extrapolated to the edges of the window; a label set that is new
 counts in full; and a reset seen in one bucket is taken as a reset of the whole label set, since the buckets
-that have already grown past their old value belong to the new process too.
+that have already grown past their old value belong to the new process too. For the same reason it is a reset of the
+whole family where the process says that it began anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 STANDARD_PATHS = ("/healthz", "/metrics", "/chaos")
-PATH_LABELS = ("path", "route", "handler", "endpoint", "uri")
+PATH_LABELS = ("path", "route", "handler", "endpoint", "uri", "url", "url_path", "http_route", "http_target")
 DEFAULT_NAMES: Mapping[str, Any] = {
     "path": "/metrics",
     "requests": "http_requests_total",
@@ -48,8 +49,8 @@ Series = dict[Labels, float]
 class EvidenceProblem(Exception):  # noqa: N818 - most are no error of ours, they are findings
     """A sample is no evidence. ``cause`` is one word for programs, ``detail`` says it to a person.
 
-    Causes of this module: not_prometheus, family_missing, bad_value, one_sample, clock. A sample that could
-    not be taken brings its own.
+    Causes of this module: not_prometheus, family_missing, bad_value, one_sample, clock, changed. A sample that
+    could not be taken brings its own.
     """
 
     def __init__(self, cause: str, detail: str) -> None:
@@ -208,6 +209,28 @@ def _is_evidence(labels: Labels, exclude: frozenset[str]) -> bool:
     return not any(key in PATH_LABELS and value in exclude for key, value in labels)
 
 
+def restarted(first: Scrape, second: Scrape) -> bool:
+    """Whether the process says that it began anew between the two; most services do not tell."""
+
+    def of(name: str, scrape: Scrape) -> float:
+        return max((value for value in scrape.series.get(name, {}).values() if math.isfinite(value)), default=math.nan)
+
+    # A comparison with NaN is false.
+    return of("app_uptime_seconds", second) < of("app_uptime_seconds", first) or (
+        of("process_start_time_seconds", second) > of("process_start_time_seconds", first) + 1
+    )
+
+
+def _before(first: Series | None, second: Series, anew: bool) -> Series:
+    """What ``second`` is held against: nothing after a restart.
+
+    The word of the process alone is not enough, as counters may be kept somewhere that outlives it.
+    """
+    if first is None or (anew and any(second.get(labels, 0.0) < value for labels, value in first.items())):
+        return {}
+    return first
+
+
 def increase(name: str, first: Series, second: Series, exclude: frozenset[str]) -> Iterator[tuple[Labels, float]]:
     """How much each series of ``second`` grew since ``first``. A new one, or one that went down, in full."""
     for labels, value in second.items():
@@ -265,12 +288,23 @@ def excluded(names: Mapping[str, Any], paths: Iterable[str] = ()) -> frozenset[s
 
 
 def _status_of(labels: Labels, status_labels: Sequence[str]) -> str | None:
+    """Its status. An empty label is none, as in Prometheus."""
     given = dict(labels)
-    return next((given[label] for label in status_labels if label in given), None)
+    return next((given[label] for label in status_labels if given.get(label)), None)
 
 
-def _is_error(status: str | None) -> bool:
-    return status is not None and re.fullmatch(r"5(\d\d|xx)", status, re.ASCII | re.IGNORECASE) is not None
+def _is_status(status: str | None, classes: str = "1-5") -> bool:
+    return status is not None and re.fullmatch(rf"[{classes}](\d\d|xx)", status, re.ASCII | re.IGNORECASE) is not None
+
+
+def _has_statuses(name: str, series: Series, status_labels: Sequence[str]) -> None:
+    """Raise EvidenceProblem where no series tells an HTTP status: without one no error would ever be seen."""
+    given = {_status_of(labels, status_labels) for labels in series}
+    if not series or any(_is_status(status) for status in given):
+        return
+    told = sorted(status for status in given if status is not None)
+    looked = f"{name} has no status label, looked for {', '.join(status_labels)}"
+    raise EvidenceProblem("family_missing", looked + (f" and found {', '.join(told)[:80]!r}" if told else ""))
 
 
 def _whole(value: float) -> int | float:
@@ -316,14 +350,13 @@ def compute(first: Scrape, second: Scrape, names: Mapping[str, Any], exclude: fr
     now = second.counter(requests_name)
     if now is None:
         raise EvidenceProblem("family_missing", f"the metrics have no counter {requests_name}")
-    if now and all(_status_of(labels, status_labels) is None for labels in now):
-        raise EvidenceProblem(
-            "family_missing", f"{requests_name} has no status label, looked for {', '.join(status_labels)}"
-        )
+    _has_statuses(requests_name, now, status_labels)
+    anew = restarted(first, second)
     requests = errors = 0.0
-    for labels, grown in increase(requests_name, first.counter(requests_name) or {}, now, exclude):
+    before = _before(first.counter(requests_name), now, anew)
+    for labels, grown in increase(requests_name, before, now, exclude):
         requests += grown
-        errors += grown if _is_error(_status_of(labels, status_labels)) else 0.0
+        errors += grown if _is_status(_status_of(labels, status_labels), "5") else 0.0
 
     buckets = second.buckets(duration_name)
     if buckets is None:
@@ -332,7 +365,8 @@ def compute(first: Scrape, second: Scrape, names: Mapping[str, Any], exclude: fr
         )
     if buckets and not any(_is_infinite(dict(labels).get("le", "")) for labels in buckets):
         raise EvidenceProblem("family_missing", f'{duration_name} has no bucket with le="+Inf"')
-    grown_buckets = increase_of_buckets(f"{duration_name}_bucket", first.buckets(duration_name) or {}, buckets, exclude)
+    earlier = _before(first.buckets(duration_name), buckets, anew)
+    grown_buckets = increase_of_buckets(f"{duration_name}_bucket", earlier, buckets, exclude)
     for _, count in grown_buckets:
         _finite(duration_name, count)
     quantiles = {name: histogram_quantile(q, grown_buckets) for name, q in QUANTILES}
@@ -375,6 +409,22 @@ def _proxy(slot: str, proxy: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _probe_share(proxy: Mapping[str, Any]) -> float | None:
+    """How much of what the proxy saw were probes, 0 to 1; None where it saw nothing."""
+    requests = proxy["proxy_requests"]
+    return proxy["proxy_probes"] / requests if requests else None
+
+
+def _unchanged(first: Scrape, second: Scrape) -> None:
+    """Raise EvidenceProblem where the service is not what it was at an earlier run's sample."""
+    if restarted(first, second):
+        raise EvidenceProblem("changed", "the service was restarted since the kept sample")
+    before, now = facts(first), facts(second)
+    for name in ("mode", "version", "chaos"):
+        if before[name] != now[name]:
+            raise EvidenceProblem("changed", f"{name} is {now[name]}, and was {before[name]} in the kept sample")
+
+
 def _earlier(sample: Mapping[str, Any]) -> Scrape:
     try:
         return parse(sample)
@@ -390,20 +440,28 @@ def record(
     *,
     proxy: Mapping[str, Any] | None = None,
     probes: Mapping[str, int] | None = None,
+    first_sample: str | None = "taken",
 ) -> dict[str, Any]:
-    """The evidence record of one slot out of its two samples. Raises nothing: what is wrong is in the record."""
+    """The evidence record of one slot out of its two samples. Raises nothing: what is wrong is in the record.
+
+    ``first_sample`` says where the first one is from: taken, given or kept. A kept one is of another run, so it
+    counts only where the service is still the same.
+    """
     slot = str(second.get("slot"))
     probes = probes or {}
+    seen = _proxy(slot, proxy)
     answer: dict[str, Any] = {
         "slot": slot,
         "status": "unavailable",
         "cause": None,
         "detail": None,
+        "first_sample": None if first is None else first_sample,
         **dict.fromkeys(("window_seconds", "requests", "req_per_sec", "error_rate")),
         **dict.fromkeys(name for name, _ in QUANTILES),
-        **_proxy(slot, proxy),
+        **seen,
         "probes_sent": probes.get("sent", 0),
         "probes_failed": probes.get("failed", 0),
+        "probe_share": _probe_share(seen),
         **dict.fromkeys(("mode", "version", "chaos", "uptime_seconds")),
     }
     try:
@@ -411,7 +469,10 @@ def record(
         answer.update(facts(later))
         if first is None:
             raise EvidenceProblem("one_sample", "there is one sample only, figures need a second one")
-        answer.update(compute(_earlier(first), later, names, exclude))
+        earlier = _earlier(first)
+        if first_sample == "kept":
+            _unchanged(earlier, later)
+        answer.update(compute(earlier, later, names, exclude))
         answer["status"] = "measured"
     except EvidenceProblem as problem:
         answer.update(cause=problem.cause, detail=problem.detail)
@@ -426,10 +487,28 @@ def records(
     *,
     proxy: Mapping[str, Any] | None = None,
     probes: Mapping[str, int] | None = None,
+    first_sample: str | None = "taken",
 ) -> dict[str, dict[str, Any]]:
     """Slot to evidence record, for every slot of ``second``."""
     earlier = {str(one.get("slot")): one for one in first}
     return {
-        str(one["slot"]): record(earlier.get(str(one["slot"])), one, names, exclude, proxy=proxy, probes=probes)
+        str(one["slot"]): record(
+            earlier.get(str(one["slot"])), one, names, exclude, proxy=proxy, probes=probes, first_sample=first_sample
+        )
         for one in second
     }
+
+
+def suffices(found: Iterable[Mapping[str, Any]], min_requests: int, *, proxied: bool) -> bool:
+    """Whether evidence that nothing was waited for is as good as a fresh one: enough in each view, nothing missing.
+
+    ``proxied``: there is an access log, so its figures must be there.
+    """
+
+    def enough(one: Mapping[str, Any]) -> bool:
+        if one["status"] != "measured" or one["requests"] < min_requests:
+            return False
+        seen = one["proxy_requests"]
+        return not proxied or (seen is not None and seen >= min_requests and not one["proxy_truncated"])
+
+    return all(enough(one) for one in found)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from swiftdeploy_target.samples import FILE_NAME
+
 # Where a slot that has no address is asked: nothing answers there, and the evidence says so.
 NOWHERE = "127.0.0.1:9"
 # Health, metrics and fault injection are not what users feel.
 NO_EVIDENCE = ("/chaos", "/healthz", "/metrics")
+# A kept sample is a first scrape until it is this many windows old. More would let an old calm hide a fault.
+KEPT_WINDOWS = 2
 
 
 def arguments(manifest: Mapping[str, Any], observed: Mapping[str, Any], slots: Iterable[str]) -> dict[str, Any]:
@@ -33,3 +37,32 @@ def arguments(manifest: Mapping[str, Any], observed: Mapping[str, Any], slots: I
         "exclude_paths": sorted({*NO_EVIDENCE, health["path"], metrics["path"]}),
         "proxy_log": dict(observed["proxy_log"]),
     }
+
+
+def kept(manifest: Mapping[str, Any], observed: Mapping[str, Any], stack_dir: str, use: bool) -> dict[str, Any]:
+    """Option kept of swiftdeploy_metrics: which samples the host keeps, and whether one may be the first scrape."""
+    window = float(manifest["canary"]["window_seconds"])
+    slots = observed["state"]["slots"]
+    return {
+        "path": f"{stack_dir}/{FILE_NAME}",
+        "releases": {name: release["id"] for name, release in slots.items() if release},
+        "window_seconds": window,
+        "max_age": KEPT_WINDOWS * window,
+        "min_requests": int(manifest["canary"]["min_requests"]),
+        "use": use,
+    }
+
+
+def told(evidence: Mapping[str, Any]) -> str:
+    """What a decision rests on, in one line for a person; empty where nothing was measured."""
+    if evidence.get("status") != "measured":
+        return ""
+    requests, window = evidence["requests"], evidence["window_seconds"]
+    words = f"{requests:.0f} request{'' if requests == 1 else 's'} in {window:.1f} s"
+    if evidence.get("first_sample") == "kept":
+        words += " up to now"
+    share = evidence.get("probe_share")
+    if share is None:
+        return words
+    probes, seen = evidence["proxy_probes"], evidence["proxy_requests"]
+    return f"{words}, {probes} of {seen} at the proxy were probes ({100 * share:.0f} %)"

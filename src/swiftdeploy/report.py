@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from swiftdeploy import history
+from swiftdeploy import history, measurement
 from swiftdeploy.history import HistoryError, Line, Record, VerifyResult
 
 DEFAULT_NAME = "audit_report.md"
@@ -409,6 +409,7 @@ class Audit:
                         domain,
                         answer.get("outcome"),
                         _reasons(answer),
+                        _evidence(record) if domain == "canary" else None,
                         answer.get("checked"),
                         answer.get("thresholds"),
                         answer.get("decision_id"),
@@ -474,6 +475,17 @@ def _reasons(answer: Mapping[str, Any]) -> object:
     return answer.get("reasons") or answer.get("detail")
 
 
+def _evidence(record: Record) -> str | None:
+    """What the decision on a service rests on: how many requests, and how many of them were probes."""
+    found = record.get("evidence")
+    if not isinstance(found, Mapping):
+        return None
+    try:
+        return measurement.told(found)
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # not as this version writes it
+        return None
+
+
 def _extras(record: Record) -> dict[str, Any]:
     """What an event brought beyond the known fields."""
     known = {*history.FIELDS, *history.RESERVED, "changed"}
@@ -526,7 +538,7 @@ def render(audit: Audit, outcome: VerifyResult, name: str) -> str:
         _section(
             "Decisions",
             audit.decisions,
-            ["Event", "Host", "Policy", "Outcome", "Reasons", "Checked", "Thresholds", "Decision id"],
+            ["Event", "Host", "Policy", "Outcome", "Reasons", "Evidence", "Checked", "Thresholds", "Decision id"],
             "Every answer asked for a change. Readings of the status are left to the sections above.",
         ),
         _releases(audit),

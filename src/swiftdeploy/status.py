@@ -31,6 +31,7 @@ def event(
         "req_per_sec": figures.get("req_per_sec"),
         "error_rate": figures.get("error_rate"),
         "p99_latency_ms": figures.get("p99_latency_ms"),
+        "probe_share": figures.get("probe_share"),
         "chaos": figures.get("chaos"),
         "policy": dict(policy),
         "reason": figures.get("detail"),

@@ -441,6 +441,69 @@ def test_evidence_grows_tick_by_tick_from_one_begin(tmp_path: Path, playbook: Pl
             assert seconds - 0.1 <= record["window_seconds"] < seconds + 2.9
 
 
+# --- samples of an earlier run ---------------------------------------------------------------------------
+
+
+def asked(front: Nginx, times: int) -> None:
+    with requests.Session() as session:
+        for _ in range(times):
+            session.get(front.url, timeout=PATIENCE)
+
+
+def test_a_busy_service_is_not_waited_for(tmp_path: Path, playbook: Playbook, release: Releases) -> None:
+    blue = release(lambda: 200)
+    file = tmp_path / "samples.json"
+    with nginx(tmp_path / "nginx", blue.port) as front:
+        kept = {"path": str(file), "releases": {"blue": "r1"}, "window_seconds": 1, "max_age": 100}
+        kept |= {"min_requests": 30, "use": True}
+        call = {
+            "slots": [blue.slot("blue")],
+            "window_seconds": 1,
+            "probes": {"url": f"{front.url}/", "count": 5, "header_value": "run-1"},
+            "proxy_log": {"kind": "file", "path": str(front.log)},
+            "kept": kept,
+        }
+        begin = playbook.measure(call, options=("--check",))[0]
+        assert (begin["first_sample"], begin["probes"]["sent"]) == ("taken", 5)
+        assert not file.exists()  # check mode leaves nothing
+        begin = playbook.measure(call)[0]
+        assert begin["evidence"]["blue"]["first_sample"] == "taken"
+
+        # Not enough yet: measured for a whole window, with probes.
+        asked(front, 10)
+        again = playbook.measure(call)[0]
+        assert (again["first_sample"], again["probes"]["sent"]) == ("taken", 5)
+        assert again["evidence"]["blue"]["requests"] == 5
+
+        # Enough: for as long as it is since a kept sample, at once, with no probe. In check mode too.
+        asked(front, 40)
+        before = file.read_bytes()
+        at_once = playbook.measure({**call, "window_seconds": 900}, options=("--check",))[0]
+        assert file.read_bytes() == before
+        other = playbook.measure({**call, "kept": {**kept, "releases": {"blue": "r2"}}})[0]
+    got = at_once["evidence"]["blue"]
+    assert (got["status"], got["first_sample"], at_once["first_sample"]) == ("measured", "kept", "kept")
+    assert at_once["probes"]["sent"] == 0
+    assert got["window_seconds"] == pytest.approx(at_once["window"]["until"] - at_once["window"]["since"], abs=0.5)
+    assert 1 <= got["window_seconds"] < 100
+    # Since the end of the second measurement, or since the third one where that was early enough.
+    assert got["requests"] == got["proxy_requests"] in (40, 55)
+    assert got["probe_share"] == got["proxy_probes"] / got["proxy_requests"]
+    assert begin["samples"][0]["at"] - 0.01 <= at_once["window"]["since"] <= again["samples"][0]["at"] + 0.01
+    # A sample of another release is none.
+    assert other["evidence"]["blue"]["first_sample"] == "taken"
+
+
+def test_samples_that_cannot_be_kept_are_a_warning(tmp_path: Path, playbook: Playbook, release: Releases) -> None:
+    blue = release(lambda: 200)
+    file = tmp_path / "samples.json"
+    file.mkdir()
+    kept = {"path": str(file), "releases": {"blue": "r1"}, "window_seconds": 0.2, "max_age": 9, "use": True}
+    got = playbook.measure({"slots": [blue.slot("blue")], "window_seconds": 0.2, "kept": kept})[0]
+    assert got["evidence"]["blue"]["status"] == "measured"
+    assert f"the samples cannot be kept in {file} (Is a directory)" in str(got["warnings"])
+
+
 def test_a_canary_that_dies_ends_the_window(tmp_path: Path, playbook: Playbook, release: Releases) -> None:
     answered = threading.Semaphore(8)  # healthy and probed for a while, then broken for good
 
@@ -477,6 +540,10 @@ def test_wrong_arguments_are_said_in_one_line(playbook: Playbook) -> None:
         ({"slots": slots, "window_seconds": 99999}, "window_seconds is 99999, allowed is 0 to 3600 seconds"),
         ({"slots": slots, "proxy_log": {"kind": "file"}}, "path"),
         ({"slots": slots, "first_samples": ["x"]}, "first_samples the samples that an earlier call returned"),
+        (
+            {"slots": slots, "kept": {"path": "/x", "releases": {}, "window_seconds": 9, "max_age": 8}},
+            "kept.window_seconds is 9, allowed is more than 0 and at most kept.max_age (8)",
+        ),
         ({"slots": slots, "names": ["x"]}, "names must be the manifest's services.metrics"),
         ({"slots": slots, "probes": {**probe, "slots": ["a b"]}}, "probes.slots has 'a b', allowed are words"),
         ({"slots": slots, "watch": [watch, watch]}, "watch names a slot twice: blue, blue"),
@@ -499,12 +566,12 @@ def test_documentation_is_shown() -> None:
     )
     documented = json.loads(done.stdout)["swiftdeploy_metrics"]
     assert set(documented["doc"]["options"]) == {
-        *("slots", "window_seconds", "timeout", "first_samples"),
+        *("slots", "window_seconds", "timeout", "first_samples", "kept"),
         *("probes", "watch", "proxy_log", "names", "exclude_paths"),
     }
     shown = evidence.record(None, {"slot": "blue"}, {}, evidence.excluded({}))
     assert set(documented["return"]) == {
-        *("evidence", "first", "samples", "probes", "unhealthy", "failures", "window"),
+        *("evidence", "first", "first_sample", "samples", "probes", "unhealthy", "failures", "window"),
     }
     assert set(documented["return"]["evidence"]["sample"]["blue"]) == set(shown)
 

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from swiftdeploy.evidence import EvidenceProblem, compute, excluded, histogram_quantile, parse, record, records
+from swiftdeploy.evidence import (
+    EvidenceProblem,
+    compute,
+    excluded,
+    histogram_quantile,
+    parse,
+    record,
+    records,
+    suffices,
+)
+from swiftdeploy.measurement import told
 
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -175,6 +185,25 @@ def test_a_restart_counts_what_is_new_since() -> None:
     assert got["p50_latency_ms"] == pytest.approx(100.0)
 
 
+STARTED = ("process_start_time_seconds 1000\n", "process_start_time_seconds 2000\n")
+UPTIME = ("app_uptime_seconds 90\n", "app_uptime_seconds 4\n")
+
+
+@pytest.mark.parametrize("said", [STARTED, UPTIME])
+def test_a_restart_that_the_process_tells_of_is_one_of_every_series(said: tuple[str, str]) -> None:
+    before = page({'status_code="200"': 1000, 'status_code="500"': 3}, {"0.1": 1003, "+Inf": 1003}, said[0])
+    after = page({'status_code="200"': 6, 'status_code="500"': 5}, {"0.1": 11, "+Inf": 11}, said[1])
+    got = measured(before, after)
+    # 500 went up from 3 to 5, and still all 5 are of the new process.
+    assert (got["requests"], got["error_rate"]) == (11, 5 / 11)
+
+
+def test_counters_that_outlive_a_restart_are_not_taken_for_new() -> None:
+    before = page({'status_code="200"': 1000, 'status_code="500"': 3}, {"0.1": 1003, "+Inf": 1003}, STARTED[0])
+    after = page({'status_code="200"': 1002, 'status_code="500"': 5}, {"0.1": 1007, "+Inf": 1007}, STARTED[1])
+    assert measured(before, after)["error_rate"] == 0.5
+
+
 def test_a_new_label_set_counts_in_full_and_a_vanished_one_not_at_all() -> None:
     before = page({'path="/old",status_code="200"': 70})
     after = page({'path="/new",status_code="503"': 4, 'path="/other",status_code="200"': 4})
@@ -207,10 +236,23 @@ def test_health_metrics_and_chaos_requests_are_no_evidence() -> None:
 
 @pytest.mark.parametrize(
     ("status", "is_error"),
-    [("500", 1.0), ("599", 1.0), ("5xx", 1.0), ("5XX", 1.0), ("50", 0.0), ("5000", 0.0), ("404", 0.0), ("", 0.0)],
+    [("500", 0.5), ("599", 0.5), ("5xx", 0.5), ("5XX", 0.5), ("50", 0.0), ("5000", 0.0), ("404", 0.0), ("", 0.0)],
 )
 def test_what_counts_as_an_error(status: str, is_error: float) -> None:
-    assert measured(page({}), page({f'status="{status}"': 2}))["error_rate"] == is_error
+    after = page({f'path="/a",status="{status}"': 2, 'path="/b",status="200"': 2})
+    assert measured(page({}), after)["error_rate"] == is_error
+
+
+@pytest.mark.parametrize("status", ["", "error", "OK", "0", "-500", "5000"])
+def test_a_label_that_tells_no_status_would_hide_every_error(status: str) -> None:
+    got = measured(page({}), page({f'status="{status}"': 2}))
+    assert (got["status"], got["cause"], got["error_rate"]) == ("unavailable", "family_missing", None)
+    assert "has no status label, looked for status_code, status, code" in got["detail"]
+    assert repr(status) in got["detail"] or not status
+
+
+def test_an_empty_label_is_none() -> None:
+    assert measured(page({}), page({'status_code="",status="503"': 2}))["error_rate"] == 1.0
 
 
 def test_the_first_status_label_of_the_manifest_wins() -> None:
@@ -400,6 +442,62 @@ def test_a_log_that_cannot_be_read_is_said() -> None:
     proxy = {"cause": "log_missing", "detail": "there is no access log at /x"}
     got = record(sample(GOOD), sample(GOOD, 110.0), {}, NONE, proxy=proxy)
     assert (got["status"], got["proxy_requests"], got["proxy_detail"]) == ("measured", None, proxy["detail"])
+
+
+def test_the_share_of_probes_is_the_proxys_count() -> None:
+    figures = {"requests": 80, "errors": 0, "probes": 20, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+    proxy = {"slots": {"blue": {**figures, "truncated": False}}}
+    more = page({'status="200"': 81}, {"1": 81, "+Inf": 81})
+    got = record(sample(GOOD), sample(more, 110.0), {}, NONE, proxy=proxy, probes={"sent": 20, "failed": 0})
+    assert got["probe_share"] == 0.25
+    assert told(got) == "80 requests in 10.0 s, 20 of 80 at the proxy were probes (25 %)"
+    none = {"slots": {"blue": {**figures, "requests": 0, "probes": 0, "truncated": False}}}
+    quiet = record(sample(GOOD), sample(GOOD, 110.0), {}, NONE, proxy=none)
+    assert quiet["probe_share"] is None
+    assert told(quiet) == "0 requests in 10.0 s"
+    assert told(record(None, sample(GOOD), {}, NONE)) == ""
+
+
+# --- samples of an earlier run ---------------------------------------------------------------------------
+
+TEN = page({'status="200"': 11}, {"1": 11, "+Inf": 11})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ("chaos_active 0\n", "chaos_active 2\n", "chaos is error, and was none"),
+        ('app_build_info{version="1"} 1\n', 'app_build_info{version="2"} 1\n', "version is 2, and was 1"),
+        ("app_mode 0\n", "app_mode 1\n", "mode is canary, and was stable"),
+        ("app_uptime_seconds 50\n", "app_uptime_seconds 2\n", "restarted"),
+        ("process_start_time_seconds 50\n", "process_start_time_seconds 99\n", "restarted"),
+    ],
+)
+def test_a_kept_sample_counts_only_while_the_service_is_the_same(before: str, now: str, words: str) -> None:
+    samples = (sample(GOOD + before), sample(TEN + now, 110.0), {}, NONE)
+    got = record(*samples, first_sample="kept")
+    assert (got["status"], got["cause"], got["requests"]) == ("unavailable", "changed", None)
+    assert words in got["detail"]
+    # In a window that was watched from its begin the same is no problem.
+    assert record(*samples)["status"] == "measured"
+    same = record(sample(GOOD + before), sample(TEN + before, 110.0), {}, NONE, first_sample="kept")
+    assert (same["status"], same["first_sample"], same["requests"]) == ("measured", "kept", 10)
+
+
+def test_what_kept_evidence_must_have() -> None:
+    figures = {"requests": 10, "errors": 0, "probes": 0, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+
+    def of(**proxy: Any) -> dict[str, Any]:
+        seen = {"slots": {"blue": {**figures, "truncated": False, **proxy}}} if proxy else None
+        return record(sample(GOOD), sample(TEN, 110.0), {}, NONE, proxy=seen, first_sample="kept")
+
+    assert suffices([of(requests=10)], 10, proxied=True)
+    assert not suffices([of(requests=10)], 11, proxied=True)
+    assert not suffices([of(requests=9)], 10, proxied=True)
+    assert not suffices([of(truncated=True)], 10, proxied=True)
+    assert not suffices([of()], 10, proxied=True)  # the log could not be read
+    assert suffices([of()], 10, proxied=False)
+    assert not suffices([of(requests=10), record(None, sample(GOOD), {}, NONE)], 1, proxied=True)
 
 
 def test_records_pair_the_samples_by_slot() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from swiftdeploy_target import keep, prune, state
+from swiftdeploy_target import keep, prune, samples, state
 
 DAY = 86400.0
 LONG_AGO = time.time() - 3 * DAY
@@ -239,6 +239,19 @@ def test_what_dropped_releases_were_made_of_goes_and_the_rest_stays(host: Host) 
 def test_the_state_after_the_switch_counts_even_before_it_is_on_disk(host: Host) -> None:
     with_releases(host, 1)
     assert host.prune(deployed(process_release(host, 1)))["removed"] == []
+
+
+def test_samples_of_releases_that_are_in_no_slot_go(host: Host) -> None:
+    after = host.remember(deployed(process_release(host, 1), process_release(host, 2)))
+    ids = [slot["id"] for slot in after["slots"].values() if slot]
+    path, now = host.home / "app" / samples.FILE_NAME, samples.Now(time.time(), time.monotonic())
+    taken = {"at": now.at, "body": "up 1\n", "content_type": ""}
+    kept = {"blue": ids[0], "green": "a release that is gone"}
+    samples.keep(samples.Keeping(path, kept, 30.0, 60.0), [{"slot": slot, **taken} for slot in kept], now)
+    host.prune(after)
+    assert [one["release"] for one in json.loads(path.read_text())["samples"]] == [ids[0]]
+    host.prune(state.empty("app"))
+    assert not path.exists()
 
 
 def test_what_another_service_below_the_home_needs_stays(host: Host) -> None:

@@ -91,6 +91,15 @@ def denied(*reasons: str, domain: str = "canary", **more: Any) -> dict[str, Any]
 
 
 ALLOWED = {"policy": {"canary": {"outcome": "allowed", "reasons": [], "checked": {"p99_latency_ms": 20.5}}}}
+MEASURED = {
+    "status": "measured",
+    "first_sample": "kept",
+    "window_seconds": 10.18,
+    "requests": 80,
+    "proxy_requests": 80,
+    "proxy_probes": 20,
+    "probe_share": 0.25,
+}
 
 
 # --------------------------------------------------------------------------------------------- escaping
@@ -165,7 +174,12 @@ def walk() -> list[dict[str, Any]]:
         {"event": "promote", "version": "1.0.0", "mode": "canary", "release": "r2", **ALLOWED},
         {"event": "chaos", "chaos": "error", "rate": 0.5},
         {"event": "status_scrape", "chaos": "error", "error_rate": 0.5, **denied("error rate is 50 %")},
-        {"event": "promote_blocked", "mode": "stable", **denied("P99 latency is 620 ms", "error rate is 50 %")},
+        {
+            "event": "promote_blocked",
+            "mode": "stable",
+            "evidence": MEASURED,
+            **denied("P99 latency is 620 ms", "error rate is 50 %"),
+        },
         {"event": "chaos", "chaos": "none"},
         {"event": "promote", "version": "1.0.0", "mode": "stable", "release": "r3", **ALLOWED},
     ]
@@ -189,10 +203,13 @@ def test_the_walk_shows_in_every_section(tmp_path: Path) -> None:
     assert found["Decisions"][2][4:] == [
         "denied",
         "P99 latency is 620 ms; error rate is 50 %",
+        "80 requests in 10.2 s up to now, 20 of 80 at the proxy were probes (25 %)",
         "p99_latency_ms = 620",
         "p99_latency_ms = 500",
         "d-1",
     ]
+    # Of a domain that judges no requests, or a record without them, nothing is told.
+    assert found["Decisions"][1][6] == "–"  # noqa: RUF001
     assert [row[2] for row in found["Releases per host"]] == ["r1", "r2", "r3"]
     assert ["promote", "2"] in found["Summary"]
     assert ["Runs", "7"] in found["Summary"]
