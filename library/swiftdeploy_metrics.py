@@ -464,7 +464,7 @@ def keep_samples(options: Dict[str, Any], samples: List[Dict[str, Any]], now: No
             keep(where, samples, now)
     except OSError as error:
         why = error.strerror or error
-        return [f"samples cannot be kept in {options['kept']['path']} ({why}): the next gate waits for a whole window"]
+        return [f"the samples cannot be kept in {options['kept']['path']} ({why}): the next gate waits for a window"]
     return []
 
 
