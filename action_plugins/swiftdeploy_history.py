@@ -12,18 +12,26 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
-    from swiftdeploy import history, report
+    from swiftdeploy import explain, history, policy_store, report
 except ImportError:
     history = None  # type: ignore[assignment]
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["recorded", "verified", "reported"], "default": "verified"},
+    "state": {
+        "type": "str",
+        "choices": ["recorded", "verified", "reported", "explained", "policies"],
+        "default": "verified",
+    },
     "path": {"type": "str"},
     "run_id": {"type": "str"},
     "event": {"type": "str"},
     "host": {"type": "str"},
     "report_path": {"type": "str"},
+    "decision": {"type": "str"},
+    "explain_path": {"type": "str"},
+    "files": {"type": "list", "elements": "dict"},
 }
+EXPLAIN_PATH = "audit_decisions"
 
 
 def configured_path(given: str | None) -> Path:
@@ -55,7 +63,11 @@ class ActionModule(ActionBase):
             )
         _result, args = self.validate_argument_spec(
             argument_spec=ARGUMENTS,
-            required_if=[("state", "recorded", ("run_id", "event"))],
+            required_if=[
+                ("state", "recorded", ("run_id", "event")),
+                ("state", "explained", ("decision",)),
+                ("state", "policies", ("files",)),
+            ],
         )
         path = configured_path(args["path"])
         try:
@@ -64,6 +76,11 @@ class ActionModule(ActionBase):
                 return self._recorded(path, args["run_id"], args["event"], host)
             if args["state"] == "verified":
                 return self._verified(path)
+            if args["state"] == "explained":
+                return self._explained(path, args["decision"], args["explain_path"] or EXPLAIN_PATH)
+            if args["state"] == "policies":
+                kept, new = policy_store.keep(path, args["files"], dry=bool(self._task.check_mode))
+                return {"changed": new, "path": str(path), "policies_path": str(kept)}
             return self._reported(path, args["report_path"])
         except history.HistoryError as error:
             # The cause is in the message; Ansible would print a chained one once more.
@@ -133,3 +150,32 @@ class ActionModule(ActionBase):
         if result["changed"] and not self._task.check_mode:
             report.write(target, text)
         return result
+
+    def _explained(self, path: Path, wanted: str, folder: str) -> dict[str, Any]:
+        try:
+            decision = explain.find(path, wanted)
+        except FileNotFoundError:
+            raise AnsibleActionFail(f"no history yet at {path}") from None
+        except explain.NotFoundError as error:
+            raise AnsibleActionFail(str(error)) from None
+        target = Path.cwd() / Path(folder).expanduser() / decision.id
+        try:
+            files = explain.bundle(decision, policy_store.load(path, decision.revision or ""))
+        except (explain.NotFoundError, history.HistoryError) as error:
+            return {
+                "changed": False,
+                "path": str(path),
+                "explain_path": None,
+                "msg": explain.text(decision, None, str(error)),
+            }
+        changed = [name for name, text in files.items() if report.current(target / name) != text]
+        if not self._task.check_mode:
+            for name in changed:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                report.write(target / name, files[name])
+        return {
+            "changed": bool(changed),
+            "path": str(path),
+            "explain_path": str(target),
+            "msg": explain.text(decision, explain.command(decision, target)),
+        }

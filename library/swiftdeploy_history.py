@@ -17,8 +17,11 @@ options:
       - V(verified) checks the whole chain and returns what it found. A broken chain is no failure of the task.
       - V(reported) does the same and writes the audit report, from the history alone. The same history gives the
         same bytes. A broken chain is no failure of the task, the report and RV(ok) say it.
+      - V(explained) tells one decision of the past, O(decision), in RV(msg), and writes what is needed to decide it
+        again to O(explain_path)/ID.
+      - V(policies) keeps O(files) beside the history, so that what they decide can be explained later.
     type: str
-    choices: [recorded, verified, reported]
+    choices: [recorded, verified, reported, explained, policies]
     default: verified
   path:
     description: The history. Default is the callback's setting.
@@ -35,9 +38,19 @@ options:
   report_path:
     description: The report. Default is C(audit_report.md) in the folder the playbook was started from.
     type: str
+  decision:
+    description: Id of the decision, or the first eight letters or more of it, needed for O(state=explained).
+    type: str
+  explain_path:
+    description: Folder for O(state=explained). Default is C(audit_decisions) where the playbook was started.
+    type: str
+  files:
+    description: The policies, C(path) and C(content), needed for O(state=policies).
+    type: list
+    elements: dict
 attributes:
   check_mode:
-    description: Reads as usual; the report is not written.
+    description: Reads as usual; nothing is written.
     support: full
   diff_mode:
     description: Shows the change of the report.
@@ -64,6 +77,11 @@ EXAMPLES = r"""
   swiftdeploy_history:
     state: reported
     report_path: audit_report.md
+
+- name: Explain a decision
+  swiftdeploy_history:
+    state: explained
+    decision: 4ca636c1
 """
 
 RETURN = r"""
@@ -107,6 +125,16 @@ report_path:
   returned: when O(state) is V(reported)
   type: str
   sample: /srv/app/audit_report.md
+explain_path:
+  description: The folder with input.json, answer.json and policies/; null where the policies are not kept.
+  returned: when O(state) is V(explained)
+  type: str
+  sample: /srv/app/audit_decisions/4ca636c1-55e4-417a-b1d8-4aceb67960d1
+policies_path:
+  description: Where the policies are kept.
+  returned: when O(state) is V(policies)
+  type: str
+  sample: /srv/app/history.jsonl.policies/3f1c0c0e3e6b0d5a4b7c2f9a9a0c8d1e5f60718293a4b5c6d7e8f90123456789.json
 seq:
   description: Number of the record.
   returned: when O(state) is V(recorded), except in check mode

@@ -142,6 +142,10 @@ decisions:
       description: The cause in words, V(null) where a decision came back.
       type: str
       sample: null
+    input:
+      description: The question as it was sent, from which the same decision can be made again.
+      type: dict
+      sample: {"environment": "production", "action": "deploy", "facts": {"disk_free_gb": 4.2}}
     duration_ms:
       description: How long the question took, in milliseconds.
       type: float

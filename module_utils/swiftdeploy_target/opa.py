@@ -116,7 +116,8 @@ def ask(url: str, domain: str, question: Dict[str, Any], timeout: float, revisio
     host, port = parse_url(url)
     check_timeout(timeout)
     check_domains([domain])
-    body = json.dumps({"input": finite(question)}, allow_nan=False).encode("ascii")
+    asked = finite(question)
+    body = json.dumps({"input": asked}, allow_nan=False).encode("ascii")
     started = time.monotonic()
     try:
         answer = post(host, port, f"/v1/data/swiftdeploy/{domain}/decision?provenance=true", body, timeout)
@@ -124,6 +125,7 @@ def ask(url: str, domain: str, question: Dict[str, Any], timeout: float, revisio
         check_revision(decision["policy_revision"], revision)
     except UnavailableError as problem:
         decision = unavailable(url, problem)
+    decision["input"] = asked
     decision["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
     return decision
 

@@ -34,8 +34,8 @@ COMMANDS = {
 # How many points the sample has, for each runtime.
 SAMPLE = {"process": {"first": 1, "deploy": 3, "promote": 2}, "docker": {"first": 1, "deploy": 1, "promote": 1}}
 THOROUGH: dict[str, dict[str, int | None]] = {
-    "process": {"first": None, "deploy": None, "promote": None},
-    "docker": {"first": 8, "deploy": 20, "promote": 20},
+    "process": {"first": 20, "deploy": None, "promote": None},
+    "docker": {"first": 4, "deploy": 20, "promote": 20},
 }
 # The first way of each operation, so that the small samples differ.
 FIRST_WAY = {"first": 2, "deploy": 0, "promote": 1}
@@ -221,6 +221,21 @@ def test_a_deploy_that_is_killed_loses_no_request_and_is_made_good_by_the_next(t
     judge(target, "deploy", (suffer(target, point, "deploy", serves=True) for point in points(target, "deploy", tasks)))
 
 
+def in_turn(chosen: dict[str, list[Point]]) -> Iterator[tuple[str, Point]]:
+    """The two directions take turns, so that each finds the other's release serving.
+
+    A strike at a task's begin belongs to one of the two, as the sample does altogether: on a host that no module
+    works on it finds what the strike before it found. Strikes at modules are made in both.
+    """
+    sample = os.environ.get("SWIFTDEPLOY_KILLS", "sample") == "sample"
+    for index in range(max(len(found) for found in chosen.values())):
+        for number, (operation, found) in enumerate(chosen.items()):
+            if index < len(found):
+                single = sample or found[index].way == "controller"
+                if not single or index % 2 == number:
+                    yield operation, found[index]
+
+
 def test_a_promotion_that_is_killed_loses_no_request_and_is_made_good_by_the_next(target: Struck) -> None:
     healthy(target)
     tasks = {}
@@ -228,18 +243,12 @@ def test_a_promotion_that_is_killed_loses_no_request_and_is_made_good_by_the_nex
         target.ask_for(operation)
         tasks[operation] = runs.counted(target.workspace, *COMMANDS[operation])
 
-    def work() -> Iterator[dict[str, Any]]:
-        # The two take turns, so that each finds the other's release serving.
-        chosen = {operation: points(target, "promote", found) for operation, found in tasks.items()}
-        longest = max(len(found) for found in chosen.values())
-        turns = [(operation, index) for index in range(longest) for operation in chosen]
-        if os.environ.get("SWIFTDEPLOY_KILLS", "sample") == "sample":
-            turns = [(("canary", "stable")[index % 2], index) for index in range(longest)]
-        for operation, index in turns:
-            if index < len(chosen[operation]):
-                yield suffer(target, chosen[operation][index], operation, serves=True)
-
-    judge(target, "promote", work())
+    chosen = {operation: points(target, "promote", found) for operation, found in tasks.items()}
+    judge(
+        target,
+        "promote",
+        (suffer(target, point, operation, serves=True) for operation, point in in_turn(chosen)),
+    )
 
 
 WRITES = {
