@@ -6,7 +6,7 @@
 #   OPA adds is refused too.
 package system.authz
 
-domains := {"canary", "infrastructure"}
+domains := {"canary", "change", "image", "infrastructure"}
 
 default allow := false
 

@@ -8,6 +8,7 @@
 package swiftdeploy.canary
 
 import data.swiftdeploy.lib
+import data.swiftdeploy.override
 
 # The figures without which there is no answer, and the side on which each must have a limit.
 required := {
@@ -64,9 +65,7 @@ default table := "canary"
 
 table := "canary_partial" if question.partial == true
 
-default configured := {}
-
-configured := data.thresholds[table] if is_object(data.thresholds[table])
+configured := lib.configured(table)
 
 default question := {}
 
@@ -81,6 +80,13 @@ requests_needed := max([question.min_requests, floor_]) if {
 	lib.is_figure(question.min_requests)
 	floor_ := effective.requests.min
 	lib.is_figure(floor_)
+}
+
+# Where that number is changed.
+where_needed := "the manifest: canary.min_requests" if question.min_requests >= effective.requests.min
+
+where_needed := lib.place(table, lib.owner(table, ["requests", "min"]), ["requests"]) if {
+	question.min_requests < effective.requests.min
 }
 
 effective := lib.effective(configured)
@@ -111,10 +117,11 @@ insufficiency contains sprintf("min_requests is %s, not a number of 0 or more", 
 	found := lib.found(question, "min_requests")
 }
 
-insufficiency contains sprintf("%s%s, at least %s are needed", [
+insufficiency contains sprintf("%s%s, at least %s are needed (%s)", [
 	requests_text,
 	window_text,
 	lib.exact(requests_needed, 0),
+	where_needed,
 ]) if {
 	measured
 	lib.is_figure(evidence.requests)
@@ -141,15 +148,12 @@ insufficiency contains reason if {
 # title: Limits that what was measured breaks, and limits that cannot be used
 breaches := (wrong | violations(evidence, baseline_at_service)) | {sprintf("at the proxy, %s", [reason]) | some reason in violations(at_proxy, baseline_at_proxy)}
 
-# The reasons name the file; which of its tables is meant goes without saying only for the table of this name.
-wrong := lib.wrong_thresholds(required, effective) if table == "canary"
-
-wrong := {sprintf("%s: %s", [table, reason]) | some reason in lib.wrong_thresholds(required, effective)} if table != "canary"
+wrong := lib.wrong_thresholds(table, required, effective)
 
 # Figures of one view (the service's or the proxy's) against the limits and the same view's baseline.
 violations(figures, base) := absolute | relative if {
-	absolute := lib.violations(wordings, held(excused(figures, base)), figures)
-	relative := lib.violations(wordings, increase_limits, grown(figures, base))
+	absolute := lib.violations(table, wordings, held(excused(figures, base)), figures)
+	relative := lib.violations(table, wordings, increase_limits, grown(figures, base))
 }
 
 # A bad day of the whole service is not the canary's fault: where the baseline is past the limit too, only
@@ -306,7 +310,7 @@ requests_limit := {"requests": {"min": requests_needed}}
 
 # METADATA
 # entrypoint: true
-decision := {
+decision := override.applied({
 	"domain": "canary",
 	"allow": allow,
 	"insufficient": insufficient,
@@ -316,4 +320,4 @@ decision := {
 		"environment": lib.environment,
 		"source": source,
 	}]),
-}
+})

@@ -78,13 +78,13 @@ test_exactly_at_each_limit_is_allowed if {
 
 test_each_violation_is_a_denial_with_its_reason if {
 	cases := [
-		[{"error_rate": 0.487}, "error rate is 48.70 %, maximum is 1.00 %"],
-		[{"error_rate": 1}, "error rate is 100.00 %, maximum is 1.00 %"],
-		[{"error_rate": 0.010001}, "error rate is 1.0001 %, maximum is 1.00 %"],
-		[{"p99_latency_ms": 620}, "P99 latency is 620 ms, maximum is 500 ms"],
-		[{"p99_latency_ms": 500.4}, "P99 latency is 500.4 ms, maximum is 500 ms"],
-		[{"proxy_error_rate": 0.333}, "at the proxy, error rate is 33.30 %, maximum is 1.00 %"],
-		[{"proxy_p99_latency_ms": 42000}, "at the proxy, P99 latency is 42000 ms, maximum is 500 ms"],
+		[{"error_rate": 0.487}, "error rate is 48.70 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"],
+		[{"error_rate": 1}, "error rate is 100.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"],
+		[{"error_rate": 0.010001}, "error rate is 1.0001 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"],
+		[{"p99_latency_ms": 620}, "P99 latency is 620 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"],
+		[{"p99_latency_ms": 500.4}, "P99 latency is 500.4 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"],
+		[{"proxy_error_rate": 0.333}, "at the proxy, error rate is 33.30 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"],
+		[{"proxy_p99_latency_ms": 42000}, "at the proxy, P99 latency is 42000 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"],
 	]
 	every case in cases {
 		decision := decide(case[0])
@@ -101,10 +101,10 @@ test_every_violation_at_once_in_stable_order if {
 		"proxy_error_rate": 0.6,
 		"proxy_p99_latency_ms": 2800,
 	}).reasons == [
-		"P99 latency is 1800 ms, maximum is 500 ms",
-		"at the proxy, P99 latency is 2800 ms, maximum is 500 ms",
-		"at the proxy, error rate is 60.00 %, maximum is 1.00 %",
-		"error rate is 50.00 %, maximum is 1.00 %",
+		"P99 latency is 1800 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)",
+		"at the proxy, P99 latency is 2800 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)",
+		"at the proxy, error rate is 60.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
+		"error rate is 50.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
 	]
 }
 
@@ -112,15 +112,15 @@ test_too_few_requests_are_insufficient if {
 	decision := decide({"requests": 12})
 	not decision.allow
 	decision.insufficient
-	decision.reasons == ["12 requests in 30 s, at least 20 are needed"]
-	decide({"requests": 19, "window_seconds": 2.52}).reasons == ["19 requests in 2.5 s, at least 20 are needed"]
-	decide({"requests": 1, "window_seconds": null}).reasons == ["1 request, at least 20 are needed"]
+	decision.reasons == ["12 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
+	decide({"requests": 19, "window_seconds": 2.52}).reasons == ["19 requests in 2.5 s, at least 20 are needed (the manifest: canary.min_requests)"]
+	decide({"requests": 1, "window_seconds": null}).reasons == ["1 request, at least 20 are needed (the manifest: canary.min_requests)"]
 }
 
 test_no_requests_are_insufficient_for_that_reason_alone if {
 	decision := decide(object.union(silent_proxy, {"requests": 0, "error_rate": null, "p99_latency_ms": null}))
 	decision.insufficient
-	decision.reasons == ["0 requests in 30 s, at least 20 are needed"]
+	decision.reasons == ["0 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
 }
 
 test_few_and_failing_is_insufficient_and_tells_both if {
@@ -128,8 +128,8 @@ test_few_and_failing_is_insufficient_and_tells_both if {
 	not decision.allow
 	decision.insufficient
 	decision.reasons == [
-		"15 requests in 30 s, at least 20 are needed",
-		"error rate is 100.00 %, maximum is 1.00 %",
+		"15 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)",
+		"error rate is 100.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
 	]
 }
 
@@ -218,7 +218,7 @@ test_proxy_figures_given_are_judged_whatever_the_count if {
 	every count_ in [0, null] {
 		decision := decide({"proxy_requests": count_, "proxy_error_rate": 0.5})
 		not decision.allow
-		decision.reasons == ["at the proxy, error rate is 50.00 %, maximum is 1.00 %"]
+		decision.reasons == ["at the proxy, error rate is 50.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 		odd := decide({"proxy_requests": count_, "proxy_error_rate": "0"})
 		odd.insufficient
 		odd.reasons == [`at the proxy, error_rate was not measured (it is "0")`]
@@ -230,7 +230,7 @@ test_manifest_cannot_switch_the_check_off if {
 	decision := decide_with(none, 0)
 	not decision.allow
 	decision.insufficient
-	decision.reasons == ["0 requests in 30 s, at least 1 are needed"]
+	decision.reasons == ["0 requests in 30 s, at least 1 are needed (policies/thresholds/data.yaml: canary.default.requests)"]
 	decision.thresholds.requests.min == 1
 	decide_with({"requests": 1}, 0).allow
 }
@@ -267,7 +267,7 @@ test_environment_of_its_own if {
 test_a_figure_that_only_the_thresholds_name_is_judged if {
 	more := json.patch(thresholds, [{"op": "add", "path": "/canary/default/p95_latency_ms", "value": {"max": 5}}])
 	decision := canary.decision with data.thresholds as more with input as {"evidence": good, "min_requests": 20}
-	decision.reasons == ["p95_latency_ms is 9.00, maximum is 5"]
+	decision.reasons == ["p95_latency_ms is 9.00, maximum is 5 (policies/thresholds/data.yaml: canary.default.p95_latency_ms)"]
 }
 
 test_thresholds_that_cannot_be_used_are_no_pass if {
@@ -279,7 +279,7 @@ test_thresholds_that_cannot_be_used_are_no_pass if {
 	text := json.patch(thresholds, [{"op": "replace", "path": "/canary/default/requests/min", "value": "1"}])
 	decision := canary.decision with data.thresholds as text with input as {"evidence": good, "min_requests": 20}
 	not decision.allow
-	decision.reasons == [`the threshold of requests is {"min":"1"}, not a min or max of 0 or more (policies/thresholds/data.yaml)`]
+	decision.reasons == [`the threshold of requests is {"min":"1"}, not a min or max of 0 or more (policies/thresholds/data.yaml: canary.default.requests)`]
 }
 
 test_shipped_thresholds if {
@@ -374,9 +374,9 @@ test_a_canary_like_its_baseline_is_allowed_and_tells_both if {
 
 test_each_increase_past_its_limit_is_a_denial_with_its_reason if {
 	cases := [
-		[{"p99_latency_ms": 432.5}, "P99 latency is 420 ms above the baseline, maximum is 200 ms"],
-		[{"p99_latency_ms": 212.9}, "P99 latency is 200.4 ms above the baseline, maximum is 200 ms"],
-		[{"proxy_p99_latency_ms": 414}, "at the proxy, P99 latency is 400 ms above the baseline, maximum is 200 ms"],
+		[{"p99_latency_ms": 432.5}, "P99 latency is 420 ms above the baseline, maximum is 200 ms (policies/thresholds/data.yaml: canary.default.p99_latency_increase_ms)"],
+		[{"p99_latency_ms": 212.9}, "P99 latency is 200.4 ms above the baseline, maximum is 200 ms (policies/thresholds/data.yaml: canary.default.p99_latency_increase_ms)"],
+		[{"proxy_p99_latency_ms": 414}, "at the proxy, P99 latency is 400 ms above the baseline, maximum is 200 ms (policies/thresholds/data.yaml: canary.default.p99_latency_increase_ms)"],
 	]
 	every case in cases {
 		decision := compare(case[0], {})
@@ -386,8 +386,8 @@ test_each_increase_past_its_limit_is_a_denial_with_its_reason if {
 	}
 	bad_day := {"error_rate": 0.03, "proxy_error_rate": 0.04}
 	compare({"error_rate": 0.0655, "proxy_error_rate": 0.5}, bad_day).reasons == [
-		"at the proxy, error rate is 46.00 percentage points above the baseline, maximum is 1.00",
-		"error rate is 3.55 percentage points above the baseline, maximum is 1.00",
+		"at the proxy, error rate is 46.00 percentage points above the baseline, maximum is 1.00 (policies/thresholds/data.yaml: canary.default.error_rate_increase)",
+		"error rate is 3.55 percentage points above the baseline, maximum is 1.00 (policies/thresholds/data.yaml: canary.default.error_rate_increase)",
 	]
 }
 
@@ -401,8 +401,8 @@ test_an_increase_exactly_at_its_limit_is_allowed if {
 
 test_an_absolute_breach_is_told_beside_the_increase if {
 	compare({"error_rate": 0.5}, {}).reasons == [
-		"error rate is 50.00 %, maximum is 1.00 %",
-		"error rate is 50.00 percentage points above the baseline, maximum is 1.00",
+		"error rate is 50.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
+		"error rate is 50.00 percentage points above the baseline, maximum is 1.00 (policies/thresholds/data.yaml: canary.default.error_rate_increase)",
 	]
 }
 
@@ -423,11 +423,11 @@ test_a_bad_day_of_the_whole_service_is_not_the_canarys_fault if {
 
 test_a_figure_is_excused_by_its_own_view_and_name_alone if {
 	compare({"error_rate": 0.02, "proxy_error_rate": 0.02}, {"error_rate": 0.02}).reasons == [
-		"at the proxy, error rate is 2.00 %, maximum is 1.00 %",
-		"at the proxy, error rate is 2.00 percentage points above the baseline, maximum is 1.00",
+		"at the proxy, error rate is 2.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
+		"at the proxy, error rate is 2.00 percentage points above the baseline, maximum is 1.00 (policies/thresholds/data.yaml: canary.default.error_rate_increase)",
 	]
 	decision := compare({"error_rate": 0.015}, {"p99_latency_ms": 900, "error_rate": 0.01})
-	decision.reasons == ["error rate is 1.50 %, maximum is 1.00 %"]
+	decision.reasons == ["error rate is 1.50 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 	decision.checked.excused == []
 }
 
@@ -461,7 +461,7 @@ test_without_a_limit_on_the_increase_the_absolute_limit_holds if {
 		"baseline": object.union(stable, {"error_rate": 0.2}),
 		"min_requests": 20,
 	}
-	decision.reasons == ["error rate is 20.00 %, maximum is 1.00 %"]
+	decision.reasons == ["error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 }
 
 test_a_minimum_is_never_excused if {
@@ -475,7 +475,7 @@ test_a_minimum_is_never_excused if {
 		"baseline": object.union(stable, {"error_rate": 0.2, "proxy_error_rate": 0.6}),
 		"min_requests": 20,
 	}
-	decision.reasons == ["error rate is 20.00 %, minimum is 50.00 %"]
+	decision.reasons == ["error rate is 20.00 %, minimum is 50.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 }
 
 test_a_baseline_that_is_not_there_is_never_a_pass if {
@@ -501,7 +501,7 @@ test_a_baseline_that_is_not_there_is_never_a_pass if {
 		decision := ask({"evidence": object.union(good, slow), "baseline": case[0]})
 		not decision.allow
 		not decision.insufficient
-		decision.reasons == ["P99 latency is 900 ms, maximum is 500 ms", "error rate is 20.00 %, maximum is 1.00 %"]
+		decision.reasons == ["P99 latency is 900 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)", "error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 		decision.checked.baseline_status == case[1]
 		decision.checked.excused == []
 		decision.checked.error_rate_increase == null
@@ -523,7 +523,7 @@ test_a_baseline_that_cannot_be_weighed_is_not_used if {
 test_a_figure_that_the_baseline_lacks_is_held_against_the_limit_alone if {
 	every value in [null, "0.2", -1] {
 		decision := compare({"error_rate": 0.2}, {"error_rate": value})
-		decision.reasons == ["error rate is 20.00 %, maximum is 1.00 %"]
+		decision.reasons == ["error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 		decision.checked.error_rate_increase == null
 	}
 }
@@ -532,7 +532,7 @@ test_a_proxy_that_saw_too_little_of_the_baseline_excuses_nothing if {
 	worse := {"proxy_error_rate": 0.2}
 	every seen in [0, 19, null, "9000"] {
 		decision := compare(worse, object.union(worse, {"proxy_requests": seen}))
-		decision.reasons == ["at the proxy, error rate is 20.00 %, maximum is 1.00 %"]
+		decision.reasons == ["at the proxy, error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 		decision.checked.baseline_status == "measured"
 		decision.checked.proxy_error_rate_increase == null
 	}
@@ -541,7 +541,7 @@ test_a_proxy_that_saw_too_little_of_the_baseline_excuses_nothing if {
 test_too_little_evidence_stays_insufficient_whatever_the_baseline if {
 	decision := compare({"requests": 12, "error_rate": 0.2}, {"error_rate": 0.2})
 	decision.insufficient
-	decision.reasons == ["12 requests in 30 s, at least 20 are needed"]
+	decision.reasons == ["12 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
 }
 
 test_an_increase_limit_of_an_environment if {
@@ -568,8 +568,8 @@ test_an_increase_limit_that_cannot_be_used_is_no_pass if {
 		"min_requests": 20,
 	}
 	decision.reasons == [
-		"error rate is 20.00 %, maximum is 1.00 %",
-		`the threshold of error_rate_increase is {"max":"0.01"}, not a min or max of 0 or more (policies/thresholds/data.yaml)`,
+		"error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
+		`the threshold of error_rate_increase is {"max":"0.01"}, not a min or max of 0 or more (policies/thresholds/data.yaml: canary.default.error_rate_increase)`,
 	]
 }
 
@@ -597,19 +597,19 @@ test_a_partial_look_denies_what_is_plainly_broken if {
 	decision := ask({"evidence": object.union(good, {"error_rate": 0.9}), "baseline": stable, "partial": true})
 	not decision.allow
 	not decision.insufficient
-	decision.reasons == ["error rate is 90.00 %, maximum is 25.00 %"]
+	decision.reasons == ["error rate is 90.00 %, maximum is 25.00 % (policies/thresholds/data.yaml: canary_partial.default.error_rate)"]
 }
 
 test_a_partial_look_at_few_requests_is_insufficient if {
 	decision := ask({"evidence": object.union(good, {"requests": 29, "error_rate": 1}), "partial": true})
 	decision.insufficient
-	"29 requests in 30 s, at least 30 are needed" in decision.reasons
+	"29 requests in 30 s, at least 30 are needed (policies/thresholds/data.yaml: canary_partial.default.requests)" in decision.reasons
 }
 
 test_only_true_makes_a_look_partial if {
 	every value in [false, null, "true", 1, [], {}] {
 		decision := ask({"evidence": object.union(good, {"error_rate": 0.2}), "partial": value})
-		decision.reasons == ["error rate is 20.00 %, maximum is 1.00 %"]
+		decision.reasons == ["error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
 		decision.thresholds.source == "default"
 	}
 }
@@ -619,7 +619,7 @@ test_a_partial_look_without_its_table_is_no_pass if {
 		decision := canary.decision with data.thresholds as wrong
 			with input as {"evidence": good, "min_requests": 20, "partial": true}
 		not decision.allow
-		"canary_partial: no maximum of error_rate is set (policies/thresholds/data.yaml)" in decision.reasons
+		"no maximum of error_rate is set (policies/thresholds/data.yaml: canary_partial.default.error_rate)" in decision.reasons
 		count(decision.reasons) == 3
 	}
 }

@@ -40,7 +40,7 @@ test_good_host_is_allowed if {
 		"allow": true,
 		"insufficient": false,
 		"reasons": [],
-		"checked": {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 55.1},
+		"checked": {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 55.1, "not_applicable": {}},
 		"thresholds": {
 			"disk_free_gb": {"min": 10},
 			"cpu_load_1m": {"max": 2.0},
@@ -59,32 +59,32 @@ test_exactly_at_each_limit_is_allowed if {
 test_disk_below if {
 	decision := decide({"disk_free_gb": 4.2})
 	not decision.allow
-	decision.reasons == ["disk has 4.2 GB free, minimum is 10 GB"]
+	decision.reasons == ["disk has 4.2 GB free, minimum is 10 GB (policies/thresholds/data.yaml: infrastructure.default.disk_free_gb)"]
 	decision.checked.disk_free_gb == 4.2
 }
 
 test_load_above if {
 	decision := decide({"cpu_load_1m": 3.1})
 	not decision.allow
-	decision.reasons == ["CPU load (1 min) is 3.10, maximum is 2.00"]
+	decision.reasons == ["CPU load (1 min) is 3.10, maximum is 2.00 (policies/thresholds/data.yaml: infrastructure.default.cpu_load_1m)"]
 }
 
 test_memory_below if {
 	decision := decide({"mem_free_percent": 6})
 	not decision.allow
-	decision.reasons == ["memory has 6.0 % free, minimum is 10.0 %"]
+	decision.reasons == ["memory has 6.0 % free, minimum is 10.0 % (policies/thresholds/data.yaml: infrastructure.default.mem_free_percent)"]
 }
 
 test_just_beyond_a_limit_reads_beyond_it if {
-	decide({"disk_free_gb": 9.99}).reasons == ["disk has 9.99 GB free, minimum is 10 GB"]
-	decide({"cpu_load_1m": 2.001}).reasons == ["CPU load (1 min) is 2.001, maximum is 2.00"]
+	decide({"disk_free_gb": 9.99}).reasons == ["disk has 9.99 GB free, minimum is 10 GB (policies/thresholds/data.yaml: infrastructure.default.disk_free_gb)"]
+	decide({"cpu_load_1m": 2.001}).reasons == ["CPU load (1 min) is 2.001, maximum is 2.00 (policies/thresholds/data.yaml: infrastructure.default.cpu_load_1m)"]
 }
 
 test_every_reason_at_once_in_stable_order if {
 	decide({"disk_free_gb": 0, "cpu_load_1m": 12.5, "mem_free_percent": 0}).reasons == [
-		"CPU load (1 min) is 12.50, maximum is 2.00",
-		"disk has 0.0 GB free, minimum is 10 GB",
-		"memory has 0.0 % free, minimum is 10.0 %",
+		"CPU load (1 min) is 12.50, maximum is 2.00 (policies/thresholds/data.yaml: infrastructure.default.cpu_load_1m)",
+		"disk has 0.0 GB free, minimum is 10 GB (policies/thresholds/data.yaml: infrastructure.default.disk_free_gb)",
+		"memory has 0.0 % free, minimum is 10.0 % (policies/thresholds/data.yaml: infrastructure.default.mem_free_percent)",
 	]
 }
 
@@ -134,14 +134,14 @@ test_local_tolerates_what_production_does_not if {
 test_a_figure_that_only_the_thresholds_name_is_judged if {
 	more := json.patch(thresholds, [{
 		"op": "add",
-		"path": "/infrastructure/default/inodes_free_percent",
+		"path": "/infrastructure/default/cpus",
 		"value": {"min": 5},
 	}])
 	few := infrastructure.decision with data.thresholds as more
-		with input as {"facts": object.union(good, {"inodes_free_percent": 3})}
-	few.reasons == ["inodes_free_percent is 3.00, minimum is 5"]
+		with input as {"facts": object.union(good, {"cpus": 3})}
+	few.reasons == ["cpus is 3.00, minimum is 5 (policies/thresholds/data.yaml: infrastructure.default.cpus)"]
 	none := infrastructure.decision with data.thresholds as more with input as {"facts": good}
-	none.reasons == ["inodes_free_percent was not measured (it is missing)"]
+	none.reasons == ["cpus was not measured (it is missing)"]
 }
 
 test_thresholds_that_cannot_be_used_are_a_denial if {
@@ -153,14 +153,103 @@ test_thresholds_that_cannot_be_used_are_a_denial if {
 	text := json.patch(thresholds, [{"op": "replace", "path": "/infrastructure/default/cpu_load_1m/max", "value": "2"}])
 	decision := infrastructure.decision with data.thresholds as text with input as {"facts": good}
 	not decision.allow
-	decision.reasons == [`the threshold of cpu_load_1m is {"max":"2"}, not a min or max of 0 or more (policies/thresholds/data.yaml)`]
+	decision.reasons == [`the threshold of cpu_load_1m is {"max":"2"}, not a min or max of 0 or more (policies/thresholds/data.yaml: infrastructure.default.cpu_load_1m)`]
+}
+
+# Limits on every figure that the policy has words for, and a host that has them all.
+every_limit := {"infrastructure": {
+	"default": {
+		"disk_free_gb": {"min": 10},
+		"cpu_load_1m": {"max": 2.0},
+		"mem_free_percent": {"min": 10},
+		"cpu_load_per_cpu": {"max": 1.5},
+		"engine_disk_free_gb": {"min": 20},
+		"inodes_free_percent": {"min": 5},
+	},
+	"lab": {"engine_disk_free_gb": {"min": 30}},
+}}
+
+whole := object.union(good, {"cpu_load_per_cpu": 0.1, "engine_disk_free_gb": 55, "inodes_free_percent": 80})
+
+decide_all(environment, changes) := decision if {
+	decision := infrastructure.decision with data.thresholds as every_limit
+		with input as {"environment": environment, "facts": object.union(whole, changes)}
+}
+
+test_each_further_figure_has_its_words if {
+	decide_all("production", {}).allow
+	cases := [
+		[
+			{"cpu_load_per_cpu": 1.6},
+			"CPU load (1 min) is 1.60 for each CPU, maximum is 1.50 (policies/thresholds/data.yaml: infrastructure.default.cpu_load_per_cpu)",
+		],
+		[
+			{"engine_disk_free_gb": 4.2},
+			"disk of the container engine's data has 4.2 GB free, minimum is 20 GB (policies/thresholds/data.yaml: infrastructure.default.engine_disk_free_gb)",
+		],
+		[
+			{"inodes_free_percent": 4.99},
+			"disk has 4.99 % of its inodes free, minimum is 5.0 % (policies/thresholds/data.yaml: infrastructure.default.inodes_free_percent)",
+		],
+	]
+	every case in cases {
+		decide_all("production", case[0]).reasons == [case[1]]
+	}
+}
+
+test_a_reason_names_the_entry_that_holds if {
+	decide_all("lab", {"engine_disk_free_gb": 25, "disk_free_gb": 9}).reasons == [
+		"disk has 9.0 GB free, minimum is 10 GB (policies/thresholds/data.yaml: infrastructure.default.disk_free_gb)",
+		"disk of the container engine's data has 25.0 GB free, minimum is 30 GB (policies/thresholds/data.yaml: infrastructure.lab.engine_disk_free_gb)",
+	]
+}
+
+test_what_a_host_has_not_is_told_and_not_judged if {
+	none := {"inodes_free_percent": "btrfs has no fixed number", "engine_disk_free_gb": "no engine runs here"}
+	decision := decide_all("production", {
+		"inodes_free_percent": null,
+		"engine_disk_free_gb": null,
+		"not_applicable": object.union(none, {"something": "else"}),
+	})
+	decision.allow
+	decision.checked.not_applicable == none
+	not "inodes_free_percent" in object.keys(decision.checked)
+}
+
+test_not_applicable_must_be_said_and_is_said_of_few if {
+	every why in [null, "", "  ", true, 5, {}] {
+		decision := decide_all("production", {
+			"inodes_free_percent": null,
+			"not_applicable": {"inodes_free_percent": why},
+		})
+		decision.reasons == ["inodes_free_percent was not measured (it is null)"]
+		decision.checked.not_applicable == {}
+	}
+	every claim in ["all", null, ["inodes_free_percent"]] {
+		not decide_all("production", {"inodes_free_percent": null, "not_applicable": claim}).allow
+	}
+	every figure in figures {
+		decision := decide_all("production", {figure: null, "not_applicable": {figure: "not here"}})
+		decision.reasons == [sprintf("%s was not measured (it is null)", [figure])]
+	}
+}
+
+test_what_was_measured_is_judged_whatever_is_said if {
+	decision := decide_all("production", {"inodes_free_percent": 1, "not_applicable": {"inodes_free_percent": "btrfs"}})
+	not decision.allow
+	decision.checked.not_applicable == {}
+	odd := decide_all("production", {"inodes_free_percent": "1", "not_applicable": {"inodes_free_percent": "btrfs"}})
+	odd.reasons == [`inodes_free_percent was not measured (it is "1")`]
 }
 
 test_shipped_thresholds if {
 	production := infrastructure.decision.thresholds with input as {"environment": "production"}
 	production == {
 		"disk_free_gb": {"min": 10},
+		"inodes_free_percent": {"min": 5},
+		"engine_disk_free_gb": {"min": 10},
 		"cpu_load_1m": {"max": 2.0},
+		"cpu_load_per_cpu": {"max": 2.0},
 		"mem_free_percent": {"min": 10},
 		"environment": "production",
 		"source": "default",
@@ -168,7 +257,10 @@ test_shipped_thresholds if {
 	own := infrastructure.decision.thresholds with input as {"environment": "local"}
 	own == {
 		"disk_free_gb": {"min": 2},
+		"inodes_free_percent": {"min": 1},
+		"engine_disk_free_gb": {"min": 2},
 		"cpu_load_1m": {"max": 64},
+		"cpu_load_per_cpu": {"max": 64},
 		"mem_free_percent": {"min": 5},
 		"environment": "local",
 		"source": "local",

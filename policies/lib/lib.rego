@@ -20,6 +20,11 @@ is_figure(value) if {
 	value >= 0
 }
 
+# A table of the thresholds, an empty one where there is none.
+default configured(_) := {}
+
+configured(name) := data.thresholds[name] if is_object(data.thresholds[name])
+
 # The default entry of a domain's thresholds, figure by figure overridden by the environment's own.
 effective(configured) := object.union(table(configured, "default"), table(configured, environment))
 
@@ -34,12 +39,23 @@ table(object_, key) := value if {
 	is_object(value)
 } else := {}
 
-# Reasons why the thresholds themselves cannot be used; required is {figure: "min" or "max"}.
-wrong_thresholds(required, thresholds) := unset | unusable if {
+# Where a person changes what a table says below some keys, for example
+# "policies/thresholds/data.yaml: infrastructure.local.disk_free_gb".
+entry(name, keys) := place(name, owner(name, keys), keys)
+
+place(name, owner_, keys) := sprintf("%s: %s", [thresholds_file, concat(".", array.concat([name, owner_], keys))])
+
+# Which entry of a table says it: the environment's own, else the default.
+owner(name, keys) := environment if {
+	object.get(configured(name), array.concat([environment], keys), null) != null
+} else := "default"
+
+# Reasons why the thresholds of a table cannot be used; required is {figure: "min" or "max"}.
+wrong_thresholds(name, required, thresholds) := unset | unusable if {
 	unset := {reason |
 		some figure, bound in required
 		not thresholds[figure][bound]
-		reason := sprintf("no %s of %s is set (%s)", [bound_words[bound], figure, thresholds_file])
+		reason := sprintf("no %s of %s is set (%s)", [bound_words[bound], figure, entry(name, [figure])])
 	}
 	unusable := {reason |
 		some figure, bounds in thresholds
@@ -47,7 +63,7 @@ wrong_thresholds(required, thresholds) := unset | unusable if {
 		reason := sprintf("the threshold of %s is %s, not a min or max of 0 or more (%s)", [
 			figure,
 			quoted(bounds),
-			thresholds_file,
+			entry(name, [figure]),
 		])
 	}
 }
@@ -83,15 +99,16 @@ quoted(value) := sprintf("%s...", [substring(text, 0, 60)]) if {
 	count(text) > 60
 }
 
-# One reason for each limit that a figure breaks. wordings is {figure: wording}, see wording_of.
-violations(wordings, thresholds, figures) := {reason |
+# One reason for each limit of a table that a figure breaks. wordings is {figure: wording}, see wording_of.
+violations(name, wordings, thresholds, figures) := {reason |
 	some figure, bounds in thresholds
 	value := figures[figure]
 	is_figure(value)
 	some bound, limit in bounds
 	is_figure(limit)
 	breaks(bound, value, limit)
-	reason := sentence(wording_of(wordings, figure), bound, value, limit)
+	where := place(name, owner(name, [figure, bound]), [figure])
+	reason := sprintf("%s (%s)", [sentence(wording_of(wordings, figure), bound, value, limit), where])
 }
 
 breaks("min", value, limit) if value < limit
@@ -156,3 +173,19 @@ shifted(number, decimals) := round(number * power(decimals))
 power(0) := 1
 
 power(decimals) := to_number(sprintf("1%0*d", [decimals, 0])) if decimals > 0
+
+# Whether a text is one of those that patterns (* stands for any text) allow. A pattern that is none allows nothing.
+matches(patterns, text) if {
+	is_array(patterns)
+	some pattern in patterns
+	glob.match(pattern, null, text)
+}
+
+# A list for a sentence.
+listed(values) := concat(", ", values) if {
+	is_array(values)
+	values != []
+	every value in values {
+		is_string(value)
+	}
+} else := quoted(values)

@@ -40,15 +40,15 @@ test_figures if {
 }
 
 test_wrong_thresholds_are_told if {
-	lib.wrong_thresholds({"a": "min"}, {"a": {"min": 1, "max": 5}}) == set()
-	lib.wrong_thresholds({"a": "min"}, {"a": {"max": 5}}) == {"no minimum of a is set (policies/thresholds/data.yaml)"}
-	lib.wrong_thresholds({"a": "max"}, {}) == {"no maximum of a is set (policies/thresholds/data.yaml)"}
+	lib.wrong_thresholds("t", {"a": "min"}, {"a": {"min": 1, "max": 5}}) == set()
+	lib.wrong_thresholds("t", {"a": "min"}, {"a": {"max": 5}}) == {"no minimum of a is set (policies/thresholds/data.yaml: t.default.a)"}
+	lib.wrong_thresholds("t", {"a": "max"}, {}) == {"no maximum of a is set (policies/thresholds/data.yaml: t.default.a)"}
 	every bounds in [5, null, "10", [], {}, {"min": "10"}, {"min": -1}, {"minimum": 1}] {
 		reason := sprintf(
-			"the threshold of a is %s, not a min or max of 0 or more (policies/thresholds/data.yaml)",
+			"the threshold of a is %s, not a min or max of 0 or more (policies/thresholds/data.yaml: t.default.a)",
 			[json.marshal(bounds)],
 		)
-		lib.wrong_thresholds({}, {"a": bounds}) == {reason}
+		lib.wrong_thresholds("t", {}, {"a": bounds}) == {reason}
 	}
 }
 
@@ -69,13 +69,13 @@ test_long_values_are_cut if {
 }
 
 test_figure_known_to_data_alone_is_told_by_name if {
-	lib.violations({}, {"inodes_free_percent": {"min": 5}}, {"inodes_free_percent": 3}) == {"inodes_free_percent is 3.00, minimum is 5"}
+	lib.violations("t", {}, {"inodes_free_percent": {"min": 5}}, {"inodes_free_percent": 3}) == {"inodes_free_percent is 3.00, minimum is 5 (policies/thresholds/data.yaml: t.default.inodes_free_percent)"}
 }
 
 test_a_text_is_never_within_a_limit if {
-	lib.violations({}, {"a": {"max": "9"}}, {"a": 10}) == set()
-	lib.violations({}, {"a": {"max": 9}}, {"a": "1"}) == set()
-	lib.wrong_thresholds({}, {"a": {"max": "9"}}) != set()
+	lib.violations("t", {}, {"a": {"max": "9"}}, {"a": 10}) == set()
+	lib.violations("t", {}, {"a": {"max": 9}}, {"a": "1"}) == set()
+	lib.wrong_thresholds("t", {}, {"a": {"max": "9"}}) != set()
 	lib.unmeasured({"a"}, {"a": "1"}) != set()
 }
 
