@@ -33,6 +33,12 @@ options:
       - Where it does not exist yet, its nearest existing parent is measured.
     type: path
     required: true
+  engine_path:
+    description:
+      - Where the container engine keeps its data, as the engine says, for example C(/var/lib/docker).
+      - Empty where the stack runs without an engine. The figures of its disk are then not applicable.
+    type: str
+    default: ""
 author:
   - SwiftDeploy maintainers (@swiftdeploy)
 """
@@ -41,6 +47,7 @@ EXAMPLES = r"""
 - name: Measure the host
   swiftdeploy_host_facts:
     path: /opt/swiftdeploy
+    engine_path: /var/lib/docker
   register: host_facts
 
 - name: Ask whether it may take a deploy
@@ -72,9 +79,23 @@ facts:
       sample: /opt
     inodes_free_percent:
       description: >-
-        Free inodes of all inodes. V(null) without being a problem on a file system that has no fixed number.
+        Free inodes of all inodes. V(null) and in RV(facts.not_applicable) on a file system that has no fixed number.
       type: float
       sample: 96.4
+    engine_disk_free_gb:
+      description: >-
+        Space where the container engine keeps its data, in GB of 10^9 bytes, cut to two decimals. V(null) and in
+        RV(facts.not_applicable) where there is no engine, or where its data is not on this host.
+      type: float
+      sample: 41.27
+    engine_disk_total_gb:
+      description: Size of that file system, in GB of 10^9 bytes.
+      type: float
+      sample: 105.08
+    engine_disk_path:
+      description: Where the engine keeps its data.
+      type: str
+      sample: /var/lib/docker
     cpu_load_1m:
       description: Load average of the last minute.
       type: float
@@ -107,6 +128,10 @@ facts:
       description: All memory, in MB of 10^6 bytes.
       type: float
       sample: 8191.25
+    not_applicable:
+      description: Figures that this host does not have, each with the reason.
+      type: dict
+      sample: {"engine_disk_free_gb": "no container engine runs the stack"}
     timestamp:
       description: When it was measured, UTC.
       type: str
@@ -127,10 +152,13 @@ from ansible.module_utils.swiftdeploy_target.host_facts import measure
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"path": {"type": "path", "required": True}},
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "engine_path": {"type": "str", "default": ""},
+        },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, **measure(module.params["path"]))
+    module.exit_json(changed=False, **measure(module.params["path"], module.params["engine_path"]))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,16 @@ decisions:
         threshold data they come from (C(source)).
       type: dict
       sample: {"p99_latency_ms": {"max": 500}, "environment": "production", "source": "default"}
+    override:
+      description:
+        - What the policy made of a person's override (C(override) of the input). Only where one was needed.
+      returned: when an override was needed
+      type: dict
+      contains:
+        accepted: {description: Whether the policy accepted it. Then the outcome is V(allowed)., type: bool}
+        reason: {description: Why the person asked for it., type: str}
+        actor: {description: Who asked for it., type: str}
+        overridden: {description: The reasons that would have stood. Empty where it was refused., type: list}
     decision_id:
       description: OPA's own identifier of the decision. V(null) where OPA keeps no decision log.
       type: str

@@ -136,6 +136,7 @@ options:
     base_url: http://127.0.0.1:8080
     health_path: /healthz
     health_timeout: 2.0
+    engine_root: ""
 runtime_reason:
   description: Why this runtime was chosen, in words.
   returned: always
@@ -177,7 +178,9 @@ from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import marked_processes, socket_path
 
 
-def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str, programs: Dict[str, str]) -> Dict[str, Any]:
+def build_options(
+    params: Dict[str, Any], stack_dir: Path, runtime: str, programs: Dict[str, str], engine_root: str
+) -> Dict[str, Any]:
     """The stack options that every other module takes."""
     scheme = "https" if params["tls"] else "http"
     return {
@@ -199,6 +202,8 @@ def build_options(params: Dict[str, Any], stack_dir: Path, runtime: str, program
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",
         "health_path": params["health_path"],
         "health_timeout": params["health_timeout"],
+        # Where the engine that runs the stack keeps its data; empty where none does.
+        "engine_root": engine_root if runtime == "docker" else "",
     }
 
 
@@ -239,7 +244,7 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     # The process runtime is asked for by name where Docker must not even be looked at.
     engine = detect_docker()
     choice = looking.choose_runtime(params["runtime"], remembered["runtime"], engine)
-    options = build_options(params, stack_dir, choice["runtime"], remembered["programs"] or {})
+    options = build_options(params, stack_dir, choice["runtime"], remembered["programs"] or {}, engine.root or "")
     problems = [choice["problem"]] if choice["problem"] else []
     observed = looking.observe(make(options), stack_dir, options)
     if not choice["problem"]:

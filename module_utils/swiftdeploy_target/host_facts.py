@@ -5,6 +5,7 @@ without the blocks and inodes reserved for root, and for memory the kernel's own
 taken without swapping. Figures are the whole host's, also inside a container with limits of its own.
 Figures are cut (free space) or rounded to the decimals they are shown with, so that what is judged is
 what a person reads. A figure that cannot be measured is None and named in the problems, never guessed.
+A figure that this host does not have at all is None and named in not_applicable, with the reason.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 MEMINFO = "/proc/meminfo"
 
 DISK_FIGURES = ("disk_free_gb", "disk_total_gb", "disk_path", "inodes_free_percent")
+ENGINE_FIGURES = ("engine_disk_free_gb", "engine_disk_total_gb", "engine_disk_path")
 LOAD_FIGURES = ("cpu_load_1m", "cpu_load_5m", "cpu_load_15m", "cpus", "cpu_load_per_cpu")
 MEMORY_FIGURES = ("mem_free_percent", "mem_available_mb", "mem_total_mb")
 
@@ -54,21 +56,26 @@ def utc_now() -> datetime:
 THIS_HOST = Sources(os.statvfs, os.getloadavg, usable_cpus, read_meminfo, utc_now)
 
 
-def measure(path: str, sources: Sources = THIS_HOST) -> Dict[str, Any]:
-    """``{"facts": {figure: number | str | None}, "problems": [str]}`` of this host.
+def measure(path: str, engine_path: str = "", sources: Sources = THIS_HOST) -> Dict[str, Any]:
+    """``{"facts": {figure: number | str | None, "not_applicable": {figure: why}}, "problems": [str]}`` of this host.
 
-    path is the deploy path; where it does not exist yet its nearest existing parent is measured.
+    path is the deploy path; where it does not exist yet its nearest existing parent is measured. engine_path is where
+    the container engine keeps its data, empty where none runs.
     """
     facts: Figures = {}
     problems: List[str] = []
+    missing: Dict[str, str] = {}
     for names, part in (
         (DISK_FIGURES, lambda: disk(path, sources.statvfs)),
+        (ENGINE_FIGURES, lambda: engine_disk(engine_path, sources.statvfs)),
         (LOAD_FIGURES, lambda: load(sources.getloadavg(), sources.cpus())),
         (MEMORY_FIGURES, lambda: memory(sources.meminfo())),
     ):
         figures, problem = _attempt(names, part)
+        missing.update(figures.pop("not_applicable", {}))
         facts.update(figures)
         problems.extend(problem)
+    facts["not_applicable"] = missing
     facts["timestamp"] = timestamp(sources.now())
     return {"facts": facts, "problems": problems}
 
@@ -86,17 +93,39 @@ def _attempt(names: Tuple[str, ...], part: Callable[[], Figures]) -> Tuple[Figur
 def disk(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> Figures:
     """Space and inodes of the file system the path is or will be on. Raises OSError, ValueError.
 
-    inodes_free_percent is None on a file system without a fixed number of inodes (btrfs, for example).
+    A file system without a fixed number of inodes (btrfs, for example) has them under not_applicable.
     """
     place, stat = _nearest(os.path.abspath(path), statvfs)  # noqa: PTH100  of a path that need not exist
+    free, total = _space(place, stat)
+    figures = {"disk_free_gb": free, "disk_total_gb": total, "disk_path": place, "inodes_free_percent": None}
+    if stat.f_files > 0:
+        return {**figures, "inodes_free_percent": cut(100.0 * stat.f_favail / stat.f_files)}
+    why = f"the file system of {place} has no fixed number of inodes"
+    return {**figures, "not_applicable": {"inodes_free_percent": why}}
+
+
+def engine_disk(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> Figures:
+    """Space where the container engine keeps its data. Raises OSError, ValueError.
+
+    Under not_applicable where there is no engine, or where its data is not on this host but in a machine of its own.
+    """
+    figures: Figures = dict.fromkeys(ENGINE_FIGURES)
+    if not path:
+        return {**figures, "not_applicable": {"engine_disk_free_gb": "no container engine runs the stack"}}
+    try:
+        stat = statvfs(path)
+    except (FileNotFoundError, NotADirectoryError):
+        why = f"the container engine's {path} is not on this host"
+        return {**figures, "not_applicable": {"engine_disk_free_gb": why}}
+    free, total = _space(path, stat)
+    return {"engine_disk_free_gb": free, "engine_disk_total_gb": total, "engine_disk_path": path}
+
+
+def _space(place: str, stat: os.statvfs_result) -> Tuple[float, float]:
+    """Free and total GB. Raises ValueError."""
     if stat.f_blocks <= 0 or stat.f_frsize <= 0 or not 0 <= stat.f_bavail <= stat.f_blocks:
         raise ValueError(f"{place}: its file system tells no size")
-    return {
-        "disk_free_gb": cut(stat.f_bavail * stat.f_frsize / 1e9),
-        "disk_total_gb": cut(stat.f_blocks * stat.f_frsize / 1e9),
-        "disk_path": place,
-        "inodes_free_percent": cut(100.0 * stat.f_favail / stat.f_files) if stat.f_files > 0 else None,
-    }
+    return cut(stat.f_bavail * stat.f_frsize / 1e9), cut(stat.f_blocks * stat.f_frsize / 1e9)
 
 
 def _nearest(path: str, statvfs: Callable[[str], os.statvfs_result]) -> Tuple[str, os.statvfs_result]:

@@ -7,10 +7,12 @@ of what OPA did. Only an answer that is exactly a well-formed decision to allow 
 An outcome is a dict:
 ``{"outcome": "allowed" | "denied" | "insufficient" | "unavailable", "allow": bool, "reasons": [str],
 "checked": {figure: value}, "thresholds": {figure: {"min" | "max": number}, "environment": str},
-"decision_id": str | None, "policy_revision": str | None, "cause": str | None, "detail": str | None,
+"decision_id": str | None, "policy_revision": str | None, "cause": str | None, "detail": str | None, "input": dict,
 "duration_ms": float}``.
 Cause and detail are None unless the outcome is unavailable; cause is one of CAUSES. policy_revision stands for the
-policies that OPA has evaluated, as OPA itself tells it; None where it was started without a bundle.
+policies that OPA has evaluated, as OPA itself tells it; None where it was started without a bundle. Input is the question
+as it was sent. Where a person's override was needed there is one key more:
+``"override": {"accepted": bool, "reason": str, "actor": str, "overridden": [str]}``.
 """
 
 from __future__ import annotations
@@ -172,6 +174,16 @@ def classify(domain: str, status: int, body: bytes) -> Dict[str, Any]:
         "policy_revision": _revision(document),
         "cause": None,
         "detail": None,
+        **({"override": _override(decision["override"])} if "override" in decision else {}),
+    }
+
+
+def _override(found: Dict[str, Any]) -> Dict[str, Any]:
+    return {
+        "accepted": found["accepted"],
+        "reason": _printable(found["reason"]),
+        "actor": _printable(found["actor"]),
+        "overridden": [_printable(reason) for reason in found["overridden"]],
     }
 
 
@@ -237,6 +249,33 @@ def _contradiction(domain: str, decision: Dict[str, Any]) -> Optional[str]:
         return f"it allows and gives a reason against: {_shown(reasons[0])}"
     if not decision["allow"] and not reasons:
         return "it denies without a reason"
+    return _override_fault(decision) if "override" in decision else None
+
+
+def _override_fault(decision: Dict[str, Any]) -> Optional[str]:
+    """What is wrong with what a decision says of an override, None where nothing is."""
+    found = decision["override"]
+    if not isinstance(found, dict):
+        return f"'override' is {_shown(found)}, not an object"
+    for key, kind, words in (
+        ("accepted", bool, "true or false"),
+        ("reason", str, "a string"),
+        ("actor", str, "a string"),
+        ("overridden", list, "a list"),
+    ):
+        if key not in found:
+            return f"'override' has no '{key}'"
+        if not isinstance(found[key], kind):
+            return f"'{key}' of 'override' is {_shown(found[key])}, not {words}"
+    for reason in found["overridden"]:
+        if not isinstance(reason, str) or not _printable(reason):
+            return f"'overridden' holds {_shown(reason)}, not a sentence"
+    if found["accepted"] != decision["allow"]:
+        return "it accepts an override and denies" if found["accepted"] else "it refuses an override and allows"
+    if found["accepted"] and not found["overridden"]:
+        return "it accepts an override of nothing"
+    if found["accepted"] and not _printable(found["reason"]):
+        return "it accepts an override without a reason"
     return None
 
 

@@ -83,6 +83,11 @@ not_applicable := {figure: why |
 
 judged := (object.keys(thresholds) | object.keys(required)) - object.keys(not_applicable)
 
+# Told only where there is something to tell.
+passed_over := {"not_applicable": not_applicable} if not_applicable != {}
+
+passed_over := {} if not_applicable == {}
+
 wrong := lib.wrong_thresholds("infrastructure", required, thresholds)
 
 broken := lib.violations("infrastructure", wordings, thresholds, facts)
@@ -100,10 +105,7 @@ decision := override.applied({
 	"allow": allow,
 	"insufficient": false,
 	"reasons": sort(reasons),
-	"checked": object.union(
-		{figure: object.get(facts, figure, null) | some figure in judged},
-		{"not_applicable": not_applicable},
-	),
+	"checked": object.union({figure: object.get(facts, figure, null) | some figure in judged}, passed_over),
 	"thresholds": object.union(thresholds, {
 		"environment": lib.environment,
 		"source": lib.source(configured),

@@ -40,7 +40,7 @@ test_good_host_is_allowed if {
 		"allow": true,
 		"insufficient": false,
 		"reasons": [],
-		"checked": {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 55.1, "not_applicable": {}},
+		"checked": {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 55.1},
 		"thresholds": {
 			"disk_free_gb": {"min": 10},
 			"cpu_load_1m": {"max": 2.0},
@@ -223,7 +223,7 @@ test_not_applicable_must_be_said_and_is_said_of_few if {
 			"not_applicable": {"inodes_free_percent": why},
 		})
 		decision.reasons == ["inodes_free_percent was not measured (it is null)"]
-		decision.checked.not_applicable == {}
+		not "not_applicable" in object.keys(decision.checked)
 	}
 	every claim in ["all", null, ["inodes_free_percent"]] {
 		not decide_all("production", {"inodes_free_percent": null, "not_applicable": claim}).allow
@@ -237,7 +237,7 @@ test_not_applicable_must_be_said_and_is_said_of_few if {
 test_what_was_measured_is_judged_whatever_is_said if {
 	decision := decide_all("production", {"inodes_free_percent": 1, "not_applicable": {"inodes_free_percent": "btrfs"}})
 	not decision.allow
-	decision.checked.not_applicable == {}
+	not "not_applicable" in object.keys(decision.checked)
 	odd := decide_all("production", {"inodes_free_percent": "1", "not_applicable": {"inodes_free_percent": "btrfs"}})
 	odd.reasons == [`inodes_free_percent was not measured (it is "1")`]
 }

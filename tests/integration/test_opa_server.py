@@ -40,7 +40,15 @@ from swiftdeploy_target.opa import MAX_ANSWER_BYTES, ask
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GOOD_FACTS = {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 60}
+GOOD_FACTS = {
+    "disk_free_gb": 40.5,
+    "inodes_free_percent": 90,
+    "engine_disk_free_gb": 40.5,
+    "cpu_load_1m": 0.2,
+    "cpu_load_per_cpu": 0.1,
+    "mem_free_percent": 60,
+}
+LIMITS = "policies/thresholds/data.yaml:"
 GOOD_EVIDENCE = {
     "slot": "green",
     "status": "measured",
@@ -89,17 +97,19 @@ def test_denied(opa: Opa) -> None:
     assert decision["outcome"] == "denied"
     assert decision["allow"] is False
     assert decision["reasons"] == [
-        "P99 latency is 620 ms, maximum is 500 ms",
-        "error rate is 48.70 %, maximum is 1.00 %",
+        f"P99 latency is 620 ms, maximum is 500 ms ({LIMITS} canary.default.p99_latency_ms)",
+        f"error rate is 48.70 %, maximum is 1.00 % ({LIMITS} canary.default.error_rate)",
     ]
-    assert infrastructure(opa, disk_free_gb=4.2)["reasons"] == ["disk has 4.2 GB free, minimum is 10 GB"]
+    assert infrastructure(opa, disk_free_gb=4.2)["reasons"] == [
+        f"disk has 4.2 GB free, minimum is 10 GB ({LIMITS} infrastructure.default.disk_free_gb)"
+    ]
 
 
 def test_insufficient(opa: Opa) -> None:
     decision = canary(opa, requests=12)
     assert decision["outcome"] == "insufficient"
     assert decision["allow"] is False
-    assert decision["reasons"] == ["12 requests in 30 s, at least 20 are needed"]
+    assert decision["reasons"] == ["12 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
 
 
 def test_a_figure_that_is_not_a_number_is_no_pass(opa: Opa) -> None:
@@ -427,8 +437,9 @@ def test_what_the_host_measures_is_what_the_policy_judges(opa: Opa, tmp_path: Pa
     assert found["facts"]["disk_path"] == str(tmp_path)
     decision = ask(opa.url, "infrastructure", {"environment": "production", "facts": found["facts"]}, SECONDS)
     assert decision["outcome"] in {"allowed", "denied"}  # as busy as the machine is
-    judged = ("disk_free_gb", "cpu_load_1m", "mem_free_percent")
+    judged = {*GOOD_FACTS, "not_applicable"} - {"engine_disk_free_gb"}
     assert decision["checked"] == {figure: found["facts"][figure] for figure in judged}
+    assert "engine_disk_free_gb" in decision["checked"]["not_applicable"]
     assert not any("not measured" in reason for reason in decision["reasons"])
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from swiftdeploy_target.host_facts import (
     DISK_FIGURES,
+    ENGINE_FIGURES,
     LOAD_FIGURES,
     MEMORY_FIGURES,
     Sources,
@@ -68,12 +69,15 @@ def fails(error: Exception) -> Any:
 
 
 def test_every_figure_with_its_unit() -> None:
-    assert measure("/srv", sources()) == {
+    assert measure("/srv", "/var/lib/docker", sources()) == {
         "facts": {
             "disk_free_gb": 45.0,  # without what is kept for root
             "disk_total_gb": 100.0,
             "disk_path": "/srv",
             "inodes_free_percent": 30.0,
+            "engine_disk_free_gb": 45.0,
+            "engine_disk_total_gb": 100.0,
+            "engine_disk_path": "/var/lib/docker",
             "cpu_load_1m": 0.5,
             "cpu_load_5m": 0.4,
             "cpu_load_15m": 0.3,
@@ -82,6 +86,7 @@ def test_every_figure_with_its_unit() -> None:
             "mem_free_percent": 25.0,
             "mem_available_mb": 2048.0,
             "mem_total_mb": 8192.0,
+            "not_applicable": {},
             "timestamp": "2026-11-21T12:00:00.123Z",
         },
         "problems": [],
@@ -135,17 +140,46 @@ def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, mon
     ],
 )
 def test_what_cannot_be_measured_is_null_and_named(broken: dict[str, Any], names: tuple[str, ...], words: str) -> None:
-    found = measure("/srv", sources(**broken))
-    assert {name for name, value in found["facts"].items() if value is None} == set(names)
+    found = measure("/srv", sources=sources(**broken))
+    assert {name for name, value in found["facts"].items() if value is None} == {*names, *ENGINE_FIGURES}
+    assert set(found["facts"]["not_applicable"]) == {"engine_disk_free_gb"}
     (problem,) = found["problems"]
     assert problem.startswith(", ".join(names) + " not measured: ")
     assert words in problem
 
 
-def test_a_file_system_without_a_number_of_inodes_is_no_problem() -> None:
-    found = measure("/srv", sources(statvfs=lambda _: file_system(f_files=0, f_favail=0)))
+def test_a_file_system_without_a_number_of_inodes_says_so() -> None:
+    found = measure("/srv", "/data", sources(statvfs=lambda _: file_system(f_files=0, f_favail=0)))
     assert found["facts"]["inodes_free_percent"] is None
+    assert found["facts"]["not_applicable"] == {
+        "inodes_free_percent": "the file system of /srv has no fixed number of inodes"
+    }
     assert found["problems"] == []
+
+
+def test_a_host_without_an_engine_says_so() -> None:
+    found = measure("/srv", sources=sources())
+    assert found["facts"]["engine_disk_free_gb"] is None
+    assert found["facts"]["not_applicable"] == {"engine_disk_free_gb": "no container engine runs the stack"}
+    assert found["problems"] == []
+
+
+def test_an_engine_in_a_machine_of_its_own_says_so(tmp_path: Path) -> None:
+    found = measure(str(tmp_path), str(tmp_path / "docker"))
+    assert found["facts"]["not_applicable"]["engine_disk_free_gb"].endswith("docker is not on this host")
+    assert found["problems"] == []
+
+
+def test_an_engine_whose_disk_cannot_be_measured_is_a_problem() -> None:
+    def statvfs(path: str) -> Any:
+        if path == "/data":
+            raise PermissionError(13, "Permission denied", path)
+        return file_system()
+
+    found = measure("/srv", "/data", sources(statvfs=statvfs))
+    assert found["facts"]["engine_disk_free_gb"] is None
+    assert found["facts"]["not_applicable"] == {}
+    assert found["problems"] == [", ".join(ENGINE_FIGURES) + " not measured: /data: Permission denied"]
 
 
 def test_free_space_is_cut_so_that_it_never_looks_like_more() -> None:
@@ -161,7 +195,7 @@ def test_cutting_never_adds(number: float) -> None:
 
 @given(st.text())
 def test_no_meminfo_breaks_the_reading(text: str) -> None:
-    found = measure("/srv", sources(meminfo=lambda: text))
+    found = measure("/srv", sources=sources(meminfo=lambda: text))
     assert found["facts"]["mem_free_percent"] is None
 
 

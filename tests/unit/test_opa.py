@@ -119,8 +119,66 @@ def test_a_reason_cannot_act_on_a_terminal() -> None:
 
 
 def test_what_a_later_policy_adds_does_no_harm() -> None:
-    later = ALLOW | {"override": {"accepted": False}}
+    later = ALLOW | {"advice": {"accepted": False}}
     assert classify("canary", 200, body(later, warning={"code": "x"}))["outcome"] == "allowed"
+
+
+OVERRIDE = {
+    "accepted": True,
+    "reason": "the shop is down",
+    "actor": "ada@c1",
+    "overridden": ["frozen by weekend", "disk is full"],
+}
+REFUSED_OVERRIDE = OVERRIDE | {"accepted": False, "overridden": []}
+
+
+@pytest.mark.parametrize(
+    ("decision", "override", "outcome"),
+    [(ALLOW, OVERRIDE, "allowed"), (DENY, REFUSED_OVERRIDE, "denied"), (INSUFFICIENT, REFUSED_OVERRIDE, "insufficient")],
+)
+def test_an_override_is_handed_on(decision: dict[str, Any], override: dict[str, Any], outcome: str) -> None:
+    found = classify("canary", 200, body(decision | {"override": override | {"more": 1}}))
+    assert found["outcome"] == outcome
+    assert found["override"] == override
+    assert "override" not in classify("canary", 200, body(decision))
+
+
+def test_an_override_cannot_act_on_a_terminal() -> None:
+    loud = OVERRIDE | {"reason": "down\x1b[2J", "actor": "ada\n@c1", "overridden": ["a\rb"]}
+    assert classify("canary", 200, body(ALLOW | {"override": loud}))["override"] == {
+        "accepted": True,
+        "reason": "down [2J",
+        "actor": "ada @c1",
+        "overridden": ["a b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("decision", "override", "words"),
+    [
+        (ALLOW, None, "'override' is null, not an object"),
+        (ALLOW, True, "'override' is true, not an object"),
+        (ALLOW, {}, "'override' has no 'accepted'"),
+        (ALLOW, OVERRIDE | {"accepted": "true"}, """'accepted' of 'override' is "true", not true or false"""),
+        (ALLOW, OVERRIDE | {"accepted": 1}, "'accepted' of 'override' is 1, not true or false"),
+        (ALLOW, OVERRIDE | {"reason": None}, "'reason' of 'override' is null, not a string"),
+        (ALLOW, OVERRIDE | {"reason": " "}, "it accepts an override without a reason"),
+        (ALLOW, OVERRIDE | {"actor": 5}, "'actor' of 'override' is 5, not a string"),
+        (ALLOW, OVERRIDE | {"overridden": "disk"}, """'overridden' of 'override' is "disk", not a list"""),
+        (ALLOW, OVERRIDE | {"overridden": [5]}, "'overridden' holds 5, not a sentence"),
+        (ALLOW, OVERRIDE | {"overridden": []}, "it accepts an override of nothing"),
+        (ALLOW, REFUSED_OVERRIDE, "it refuses an override and allows"),
+        (DENY, OVERRIDE, "it accepts an override and denies"),
+        (INSUFFICIENT, OVERRIDE, "it accepts an override and denies"),
+        *((ALLOW, without(OVERRIDE, key), f"'override' has no '{key}'") for key in OVERRIDE),
+    ],
+)
+def test_an_override_of_the_wrong_shape_makes_no_decision(
+    decision: dict[str, Any], override: object, words: str
+) -> None:
+    problem = problem_of(200, body(decision | {"override": override}))
+    assert problem.cause == "malformed"
+    assert words in problem.detail
 
 
 @pytest.mark.parametrize(
