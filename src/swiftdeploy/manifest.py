@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,46 +22,18 @@ from swiftdeploy import manifest_schema as rules
 from swiftdeploy import manifest_words as words
 from swiftdeploy.manifest_schema import Path as KeyPath
 from swiftdeploy.manifest_schema import Schema
-from swiftdeploy.manifest_words import CONTROL, escaped, key_text
-from swiftdeploy.yaml_tree import MAX_NODES, Node, YamlTextError, compose, scalar_value
+from swiftdeploy.manifest_words import escaped
+from swiftdeploy.yaml_data import MAX_BYTES, MAX_SHOWN_PROBLEMS, Problem, ProblemsError, Reading, decoded
+from swiftdeploy.yaml_tree import Node, YamlTextError, compose
 
 Config = dict[str, Any]
 
-MAX_BYTES = 1024 * 1024
-MAX_SHOWN_PROBLEMS = 50
-BOM = "\ufeff"
-
-_MAX_EXPANDED_DEPTH = 200
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong. ``line`` counts from 1; None where the whole file is meant, as for ``key``."""
-
-    file: str
-    line: int | None
-    key: str | None
-    message: str
-
-    def __str__(self) -> str:
-        where = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class ManifestError(Exception):
+class ManifestError(ProblemsError):
     """The manifest cannot be used, or not be written. ``str()`` is the complete text, one problem a line."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        lines = [str(problem) for problem in problems[:MAX_SHOWN_PROBLEMS]]
-        if len(problems) > MAX_SHOWN_PROBLEMS:
-            lines.append(f"and {len(problems) - MAX_SHOWN_PROBLEMS} more problems")
-        super().__init__("\n".join(lines))
 
     @classmethod
     def of_file(cls, shown: str, message: str) -> ManifestError:
@@ -131,14 +103,18 @@ def read(path: str | os.PathLike[str]) -> bytes:
 
 def parse(raw: bytes, shown: str) -> Document:
     """Check the bytes of a manifest; ``shown`` is what messages call the file. Raises ``ManifestError``."""
-    text = _decoded(raw, shown)
     try:
+        text = decoded(raw, shown)
         root = compose(text)
         if root is None:
             raise ManifestError.of_file(
                 shown, "the file is empty; the smallest manifest has services, nginx and network, see docs/manifest.md"
             )
         checked = _Check(shown, root)
+    except ManifestError:
+        raise
+    except ProblemsError as error:
+        raise ManifestError(error.problems) from None
     except YamlTextError as error:
         raise ManifestError([Problem(shown, error.line, None, error.message)]) from None
     except RecursionError:
@@ -152,113 +128,23 @@ def parse(raw: bytes, shown: str) -> Document:
     return Document(shown, text, root, checked.data, config)
 
 
-def _decoded(raw: bytes, shown: str) -> str:
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ManifestError.of_file(shown, "the file is UTF-16 text, allowed UTF-8; save it as UTF-8 in the editor")
-    try:
-        return raw.decode("utf-8").removeprefix(BOM)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"found the byte 0x{raw[error.start]:02x}, allowed UTF-8 text; save the file as UTF-8 in the editor"
-        raise ManifestError([Problem(shown, line, None, message)]) from None
-
-
-class _Check:
-    """One pass over a tree: turns it into data, remembers where everything stands, collects the problems."""
+class _Check(Reading):
+    """A manifest's data, held against the schema and against what a schema cannot say."""
 
     def __init__(self, shown: str, root: Node) -> None:
-        self.shown = shown
-        self.root = root
-        self.problems: dict[KeyPath, tuple[int, Problem]] = {}
-        self._keys: dict[KeyPath, Node] = {}
-        self._values: dict[KeyPath, Node] = {(): root}
-        self._spent = 0
-        self.data: Any = self._value(root, rules.schema(), ())
-        for error in _VALIDATOR(rules.schema()).iter_errors(self.data):
+        super().__init__(shown, root)
+        for error in VALIDATOR(rules.schema()).iter_errors(self.data):
             self._explain(error)
         self._cross_checks()
 
-    def sorted_problems(self) -> list[Problem]:
-        """In the order of the file."""
-        return [problem for _, problem in sorted(self.problems.values(), key=lambda found: found[0])]
-
-    # From the tree to data
-
-    def _value(self, place: Node, part: Schema, path: KeyPath) -> Any:
-        self._spend(place, len(path))
-        node = place.resolved
-        if node.kind == "scalar":
-            return self._scalar(node, part, path)
-        if node.kind == "list":
-            items = []
-            for index, item in enumerate(node.items):
-                self._values[(*path, index)] = item
-                items.append(self._value(item, rules.child(part, index), (*path, index)))
-            return items
-        found: dict[str, Any] = {}
-        for key, value in self._pairs(node, path, 0):
-            if key.text in found:
-                continue
-            below = (*path, key.text)
-            self._keys[below], self._values[below] = key, value
-            found[key.text] = self._value(value, rules.child(part, key.text), below)
-        return found
-
-    def _pairs(self, node: Node, path: KeyPath, depth: int) -> Iterator[tuple[Node, Node]]:
-        """The pairs of a mapping, its own first, then those it merges in by ``<<``; the first of a name counts."""
-        first: dict[str, Node] = {}
-        merges: list[Node] = []
-        for key, value in node.pairs:
-            self._spend(key, depth + len(path))
-            name = key.resolved
-            if key.is_merge_key:
-                merges.append(value)
-            elif name.kind != "scalar":
-                self._report(path, f"found a {name.kind} as a key, allowed a name", key)
-            elif name.text in first:
-                below = (*path, name.text)
-                self._report(below, f"found it again, allowed once; it is in line {first[name.text].line} too", key)
-            else:
-                first[name.text] = key
-                if CONTROL.search(name.text):
-                    self._report((*path, name.text), "found a control character in the key, allowed a name", key)
-                yield Node("scalar", key.start, key.end, key.line, key.column, text=name.text), value
-        for merge in merges:
-            for part in merge.resolved.items if merge.resolved.kind == "list" else [merge]:
-                if part.resolved.kind == "mapping":
-                    yield from self._pairs(part.resolved, path, depth + 1)
-                else:
-                    self._report((*path, "<<"), "found no mapping, allowed an alias of a mapping", merge)
-
-    def _spend(self, node: Node, depth: int) -> None:
-        """Aliases cost where they are used: a few hundred bytes must not become millions of values."""
-        self._spent += 1
-        if self._spent > MAX_NODES or depth > _MAX_EXPANDED_DEPTH:
-            raise YamlTextError(node.line, f"aliases (*) make more than {MAX_NODES} values of it")
-
-    def _scalar(self, node: Node, part: Schema, path: KeyPath) -> Any:
-        value = scalar_value(node)
-        control = CONTROL.search(node.text)
-        if control:
-            code = f"U+{ord(control[0]):04X}"
-            self._report(path, f"found the control character {code} in the value, allowed printable text in one line")
+    def scalar(self, node: Node, path: KeyPath) -> Any:
+        value, part = super().scalar(node, path), rules.at(path)
         convert = part.get("x-convert")
         if convert == "text" and value is not None and any(_TYPES.is_type(value, kind) for kind in rules.types(part)):
             return node.text
         if convert == "duration" and isinstance(value, str) and (match := _DURATION.fullmatch(value)):
             return float(match[1]) * _UNITS[match[2]]
         return value
-
-    # Problems
-
-    def _report(self, path: KeyPath, message: str, place: Node | None = None) -> None:
-        """Only the first problem of a place is kept: the others follow from it."""
-        place = place or self._place(path)
-        problem = Problem(self.shown, place.line, key_text(path) or None, message)
-        self.problems.setdefault(path, (place.start, problem))
-
-    def _place(self, path: KeyPath) -> Node:
-        return self._keys.get(path) or self._values.get(path) or self._place(path[:-1])
 
     def _explain(self, error: ValidationError) -> None:
         path: KeyPath = tuple(error.absolute_path)
@@ -268,20 +154,20 @@ class _Check:
         if error.validator == "required":
             for name in part["required"]:
                 if name not in instance:
-                    self._report((*path, name), words.missing(name, rules.child(part, name)))
+                    self.report((*path, name), words.missing(name, rules.child(part, name)))
         elif error.validator == "additionalProperties" and part.get("properties"):
             for name in instance:
                 if name not in part["properties"]:
                     suggest = len(self.problems) < MAX_SHOWN_PROBLEMS
-                    self._report((*path, name), words.unknown(name, part, suggest))
+                    self.report((*path, name), words.unknown(name, part, suggest))
         elif "propertyNames" in error.absolute_schema_path:
             name = str(instance)
-            self._report((*path, name), f"found this name, allowed {rules.allowed(_VARIABLE)}")
+            self.report((*path, name), f"found this name, allowed {rules.allowed(_VARIABLE)}")
         else:
-            node = self._values[path].resolved
+            node = self.values[path].resolved
             found = words.found(path, node, instance, str(error.validator))
             remedy = words.remedy(path, node, part)
-            self._report(path, f"found {found}, allowed {rules.allowed(part)}" + (f"; {remedy}" if remedy else ""))
+            self.report(path, f"found {found}, allowed {rules.allowed(part)}" + (f"; {remedy}" if remedy else ""))
 
     # What a schema cannot say
 
@@ -290,14 +176,14 @@ class _Check:
         if isinstance(steps, list) and all(_type_name(step) == "integer" for step in steps):
             for index, (before, step) in enumerate(pairwise(steps), start=1):
                 if step <= before:
-                    self._report(
+                    self.report(
                         ("canary", "steps", index), f"found {step} after {before}, allowed rising whole numbers"
                     )
             weight = _dig(self.data, "canary", "weight")
             weight = rules.at(("canary", "weight"))["default"] if weight is None else weight
             for index, step in enumerate(steps):
                 if _type_name(weight) == "integer" and 0 < weight < step < 100:
-                    self._report(
+                    self.report(
                         ("canary", "steps", index), f"found {step}, allowed at most canary.weight, which is {weight}"
                     )
         opa_port = ("opa", "port")
@@ -305,14 +191,14 @@ class _Check:
         if opa is None:
             opa = rules.at(opa_port)["default"]
         if _type_name(ours) == _type_name(opa) == "integer" and ours == opa:
-            path = opa_port if opa_port in self._keys else ("nginx", "port")
+            path = opa_port if opa_port in self.keys else ("nginx", "port")
             other = "nginx.port" if path == opa_port else "opa.port"
-            self._report(path, f"found {opa}, allowed a port of its own; {other} is {opa} too")
+            self.report(path, f"found {opa}, allowed a port of its own; {other} is {opa} too")
         env, secrets = _dig(self.data, "services", "env"), _dig(self.data, "services", "secrets")
         if isinstance(env, dict) and isinstance(secrets, list):
             for index, name in enumerate(secrets):
                 if isinstance(name, str) and name in env:
-                    self._report(
+                    self.report(
                         ("services", "secrets", index),
                         "found a name that services.env sets too, allowed in one of them",
                     )
@@ -336,7 +222,7 @@ def _unique_items(_validator: Any, unique: bool, instance: Any, _schema: Schema)
 
 
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine("integer", _strict_integer)
-_VALIDATOR: Any = validators.extend(  # type: ignore[no-untyped-call]
+VALIDATOR: Any = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {"uniqueItems": _unique_items},
     type_checker=_TYPES,

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from swiftdeploy import manifest_schema as rules
-from swiftdeploy.manifest import BOM, Document, ManifestError, parse, read, shown_path
+from swiftdeploy.manifest import Document, ManifestError, parse, read, shown_path
 from swiftdeploy.manifest_words import HIDDEN, escaped
+from swiftdeploy.yaml_data import BOM
 from swiftdeploy.yaml_tree import Node, compose
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

@@ -129,7 +129,7 @@ def compose(text: str) -> Node | None:
             node = _node(event, anchors, stack)
             count += 1
             if count > MAX_NODES:
-                raise YamlTextError(node.line, f"found more than {MAX_NODES} values, too many for a manifest")
+                raise YamlTextError(node.line, f"found more than {MAX_NODES} values, too many")
             if stack:
                 stack[-1][1].append(node)
             else:
@@ -165,7 +165,7 @@ def _node(event: Any, anchors: dict[str, Node], stack: list[tuple[Node, list[Nod
         known = {None, "!", _TAG_PREFIX + ("map" if node.kind == "mapping" else "seq")}
     if tag not in known:
         raise YamlTextError(
-            node.line, "found a tag (!), which a manifest does not use; put a value that begins with ! in quotes"
+            node.line, "found a tag (!), which is not used here; put a value that begins with ! in quotes"
         )
     node.tag = tag
     if event.anchor is not None:

@@ -117,7 +117,7 @@ def test_a_figure_that_is_not_a_number_is_no_pass(opa: Opa) -> None:
     assert canary(opa, p99_latency_ms=float("inf"))["outcome"] == "insufficient"
 
 
-@pytest.mark.parametrize("domain", ["change", "lib", "authz"])
+@pytest.mark.parametrize("domain", ["override", "lib", "authz"])
 def test_a_domain_that_opa_does_not_know_gets_no_decision(opa: Opa, domain: str) -> None:
     decision = ask(opa.url, domain, {}, SECONDS)
     assert (decision["outcome"], decision["cause"]) == ("unavailable", "http_status")

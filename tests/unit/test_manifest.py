@@ -587,11 +587,11 @@ def test_mistakes_elsewhere(text: str, expected: list[str]) -> None:
         ("a: &a [*a]\n", "1: found an alias (*) inside the value that it stands for"),
         (
             "a: !vault |\n  x\n",
-            "1: found a tag (!), which a manifest does not use; put a value that begins with ! in quotes",
+            "1: found a tag (!), which is not used here; put a value that begins with ! in quotes",
         ),
         (
             "a: !!python/object/apply:os.system [id]\n",
-            "1: found a tag (!), which a manifest does not use; put a value that begins with ! in quotes",
+            "1: found a tag (!), which is not used here; put a value that begins with ! in quotes",
         ),
         (
             "a: b: c\n",
@@ -608,7 +608,7 @@ def test_mistakes_elsewhere(text: str, expected: list[str]) -> None:
             f"1: this is not YAML: found undefined tag handle (not shown); {CHECK_SYNTAX}",
         ),
         ("[" * 1000, "1: found more than 50 levels of nesting"),
-        ("a: [" + "1," * 30_000 + "]", "1: found more than 20000 values, too many for a manifest"),
+        ("a: [" + "1," * 30_000 + "]", "1: found more than 20000 values, too many"),
     ],
 )
 def test_what_is_no_manifest_at_all(text: str | bytes, expected: str) -> None:

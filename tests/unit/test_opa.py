@@ -134,7 +134,11 @@ REFUSED_OVERRIDE = OVERRIDE | {"accepted": False, "overridden": []}
 
 @pytest.mark.parametrize(
     ("decision", "override", "outcome"),
-    [(ALLOW, OVERRIDE, "allowed"), (DENY, REFUSED_OVERRIDE, "denied"), (INSUFFICIENT, REFUSED_OVERRIDE, "insufficient")],
+    [
+        (ALLOW, OVERRIDE, "allowed"),
+        (DENY, REFUSED_OVERRIDE, "denied"),
+        (INSUFFICIENT, REFUSED_OVERRIDE, "insufficient"),
+    ],
 )
 def test_an_override_is_handed_on(decision: dict[str, Any], override: dict[str, Any], outcome: str) -> None:
     found = classify("canary", 200, body(decision | {"override": override | {"more": 1}}))
