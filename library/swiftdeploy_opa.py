@@ -62,6 +62,24 @@ options:
         others has the outcome V(unavailable). Left out or empty, any will do.
     type: str
     default: ""
+  evaluate:
+    description:
+      - Decide by these policies with a one-time OPA instead of asking the one at O(url). Nothing is left behind, and
+        the decisions have no V(decision_id). For a dry run, which must not install the policies that it shows.
+    type: dict
+    suboptions:
+      argv:
+        description:
+          - The program and its arguments, as for C(opa eval). The query is put behind them, the question is given on
+            the standard input, and V(%s) stands for the folder of the policies.
+        type: list
+        elements: str
+        required: true
+      files:
+        description: The policies, C(path) and C(content).
+        type: list
+        elements: dict
+        required: true
 seealso:
   - module: swiftdeploy_host_facts
   - name: The policies
@@ -162,8 +180,11 @@ decisions:
       sample: 2.4
 """
 
+from typing import Any, Dict
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, parse_url
+from ansible.module_utils.swiftdeploy_target.opa_eval import evaluate
 
 
 def main() -> None:
@@ -178,6 +199,13 @@ def main() -> None:
             "queries": {"type": "list", "elements": "dict", "required": True, "options": query},
             "timeout": {"type": "float", "default": 3.0},
             "revision": {"type": "str", "default": ""},
+            "evaluate": {
+                "type": "dict",
+                "options": {
+                    "argv": {"type": "list", "elements": "str", "required": True},
+                    "files": {"type": "list", "elements": "dict", "required": True},
+                },
+            },
         },
         supports_check_mode=True,
     )
@@ -188,7 +216,14 @@ def main() -> None:
         check_domains([query["domain"] for query in queries])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    decisions = {query["domain"]: ask(url, query["domain"], query["input"], timeout, revision) for query in queries}
+
+    def decide(domain: str, question: Dict[str, Any]) -> Dict[str, Any]:
+        dry = module.params["evaluate"]
+        if dry:
+            return evaluate(dry["argv"], dry["files"], domain, question)
+        return ask(url, domain, question, timeout, revision)
+
+    decisions = {query["domain"]: decide(query["domain"], query["input"]) for query in queries}
     module.exit_json(changed=False, decisions=decisions)
 
 

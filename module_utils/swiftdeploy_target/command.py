@@ -25,13 +25,15 @@ class Finished(NamedTuple):
         return (self.err.strip() + "\n" + self.out.strip()).strip()
 
 
-def run(arguments: List[str], timeout: float = 30.0, more: Optional[Dict[str, str]] = None) -> Finished:
-    """Run ``arguments`` with ``more`` in its environment. Never raises for a program that fails."""
+def run(
+    arguments: List[str], timeout: float = 30.0, more: Optional[Dict[str, str]] = None, given: str = ""
+) -> Finished:
+    """Run ``arguments`` with ``more`` in its environment, and ``given`` to read. A program that fails raises nothing."""
     try:
         done = subprocess.run(
             arguments,
             env={**os.environ, **(more or {})},
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",

@@ -7,11 +7,11 @@ of what OPA did. Only an answer that is exactly a well-formed decision to allow 
 An outcome is a dict:
 ``{"outcome": "allowed" | "denied" | "insufficient" | "unavailable", "allow": bool, "reasons": [str],
 "checked": {figure: value}, "thresholds": {figure: {"min" | "max": number}, "environment": str},
-"decision_id": str | None, "policy_revision": str | None, "cause": str | None, "detail": str | None, "input": dict,
-"duration_ms": float}``.
+"decision_id": str | None, "policy_revision": str | None, "cause": str | None, "detail": str | None,
+"input": dict, "duration_ms": float}``.
 Cause and detail are None unless the outcome is unavailable; cause is one of CAUSES. policy_revision stands for the
-policies that OPA has evaluated, as OPA itself tells it; None where it was started without a bundle. Input is the question
-as it was sent. Where a person's override was needed there is one key more:
+policies that OPA has evaluated, as OPA itself tells it; None where it was started without a bundle. Input is the
+question as it was sent. Where a person's override was needed there is one key more:
 ``"override": {"accepted": bool, "reason": str, "actor": str, "overridden": [str]}``.
 """
 

@@ -1,0 +1,76 @@
+"""A decision without a server is the one that a server would give, and whatever goes wrong is none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.workspace import REPOSITORY
+from swiftdeploy import policies
+from swiftdeploy_target.opa_eval import evaluate
+
+FILES = policies.bundle(policies.policy_files(REPOSITORY / "policies"))
+FACTS = {
+    "disk_free_gb": 40,
+    "cpu_load_1m": 0.5,
+    "cpu_load_per_cpu": 0.25,
+    "mem_free_percent": 50,
+    "inodes_free_percent": 90,
+    "engine_disk_free_gb": 40,
+}
+
+
+def question(**facts: Any) -> dict[str, Any]:
+    """A question to the domain infrastructure."""
+    return {"environment": "production", "action": "deploy", "facts": {**FACTS, **facts}}
+
+
+def argv(opa: str) -> list[str]:
+    """How OPA is started for it."""
+    return [opa, "eval", "--format", "json", "--stdin-input", "--bundle", "%s"]
+
+
+def test_good_figures_are_allowed_and_bad_ones_denied(opa_binary: str) -> None:
+    good = evaluate(argv(opa_binary), FILES, "infrastructure", question())
+    bad = evaluate(argv(opa_binary), FILES, "infrastructure", question(disk_free_gb=1.5))
+    assert (good["outcome"], good["reasons"], good["decision_id"]) == ("allowed", [], None)
+    assert bad["outcome"] == "denied"
+    assert "1.5 GB" in bad["reasons"][0]
+    assert bad["input"]["facts"]["disk_free_gb"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("program", "cause", "words"),
+    [
+        (["/nowhere/opa"], "connection", "not on this host"),
+        ([sys.executable, "-c", "raise SystemExit('boom')"], "connection", "boom"),
+        ([sys.executable, "-c", "print('hello')"], "not_json", "hello"),
+        ([sys.executable, "-c", "print('[]')"], "not_json", "something else"),
+        ([sys.executable, "-c", "print('{}')"], "undefined", "no decision"),
+        (
+            [sys.executable, "-c", 'print(\'{"result":[{"expressions":[{"value":{"allow":"false"}}]}]}\')'],
+            "malformed",
+            "malformed",
+        ),
+    ],
+)
+def test_what_is_no_decision_is_unavailable(program: list[str], cause: str, words: str) -> None:
+    found = evaluate(program, FILES, "infrastructure", question())
+    assert (found["outcome"], found["allow"], found["cause"]) == ("unavailable", False, cause)
+    assert words in found["reasons"][0]
+
+
+def test_policies_that_do_not_compile_are_told_with_their_place(opa_binary: str) -> None:
+    broken = [*FILES, {"path": "image/more.rego", "content": "package more\n\nx := nothing_that_exists\n"}]
+    found = evaluate(argv(opa_binary), broken, "infrastructure", question())
+    assert found["outcome"] == "unavailable"
+    assert "image/more.rego:3" in found["reasons"][0]
+
+
+def test_nothing_is_left_behind(opa_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    evaluate(argv(opa_binary), FILES, "infrastructure", question())
+    assert list(tmp_path.iterdir()) == []
