@@ -28,7 +28,7 @@ class Finished(NamedTuple):
 def run(
     arguments: List[str], timeout: float = 30.0, more: Optional[Dict[str, str]] = None, given: str = ""
 ) -> Finished:
-    """Run ``arguments`` with ``more`` in its environment, and ``given`` to read. A program that fails raises nothing."""
+    """Run ``arguments`` with ``more`` in its environment and ``given`` to read. A program that fails raises nothing."""
     try:
         done = subprocess.run(
             arguments,

@@ -77,7 +77,7 @@ def _errors(done: Finished) -> str:
     try:
         told = [
             "{}:{}: {}".format(one["location"]["file"], one["location"]["row"], one["message"])
-            for one in json.loads(done.out)["errors"]
+            for one in json.loads(done.text)["errors"]
         ]
     except (ValueError, TypeError, LookupError):
         told = [done.text]
