@@ -60,9 +60,7 @@ def _answer(words: List[str], domain: str, asked: Any) -> bytes:
     if done.status == _NOT_FOUND:
         raise UnavailableError("connection", f"{words[0]} is not on this host yet")
     if not done.ok:
-        raise UnavailableError(
-            "connection", f"OPA could not evaluate the policies: {' '.join(done.text.split())[:300]}"
-        )
+        raise UnavailableError("connection", f"OPA could not evaluate the policies: {_errors(done)}")
     try:
         answer = json.loads(done.out)
         results = answer.get("result", [])
