@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
+from support.impostor import ALLOW, HTML, Impostor, answers, drips, http_answer, reads_and_hangs
+from support.opa_server import POLICIES, Opa, running_opa
 from support.workspace import Workspace
+from swiftdeploy_target.opa import MAX_ANSWER_BYTES
 
 FAKE = '''#!{python}
 """Stands in for OPA: passes the check of the policies, and serves what ANSWER says."""
@@ -21,7 +25,7 @@ if sys.argv[1] == "check":
 port = int(next(word for word in sys.argv if word.startswith("--addr=")).rpartition(":")[2])
 class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
-        if self.path == "/health":
+        if self.path.startswith("/health"):
             status, body = 200, b"{{}}"
         else:
             status, body = {status}, {body!r}
@@ -39,13 +43,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 '''
 
-ANSWERS = {
-    "not JSON": (200, b"<html>proxy login</html>", "not JSON"),
-    "server error": (500, b'{"code": "internal_error"}', "500"),
-    "undefined": (200, b"{}", "has no decision"),
-    "a text for a truth": (200, b'{"result": {"allow": "true", "reasons": []}}', "allow"),
-}
-
 
 def fake(folder: Path, status: int, body: bytes) -> Path:
     """A program that answers every question with ``body``."""
@@ -55,23 +52,45 @@ def fake(folder: Path, status: int, body: bytes) -> Path:
     return program
 
 
-@pytest.mark.parametrize("kind", ANSWERS)
-def test_nonsense_is_unavailable(kind: str, make_workspace: Callable[[str], Workspace], tmp_path: Path) -> None:
-    status, body, words = ANSWERS[kind]
+def test_without_a_decision_deploy_goes_on_and_promote_stops(
+    make_workspace: Callable[[str], Workspace], tmp_path: Path
+) -> None:
     workspace = make_workspace("process")
-    workspace.extra["opa_program"] = str(fake(tmp_path, status, body))
+    workspace.extra["opa_program"] = str(fake(tmp_path, 500, b'{"code": "internal_error"}'))
     # opa.failure_policy.deploy is ignore: an emergency deploy must not hang on the policy engine.
     deployed = workspace.play("deploy").ok()
     assert "WARNING: NO DECISION from the policy engine" in deployed.out
     record = workspace.last("policy_unavailable")
     assert record["policy"]["infrastructure"]["outcome"] == "unavailable"
-    assert words in record["reason"]
+    assert record["policy"]["infrastructure"]["cause"] == "http_status"
+    assert "HTTP 500" in record["reason"]
     # opa.failure_policy.promote is fail.
     refused = workspace.play("promote", "-e", "mode=canary").failed()
     assert "DENIED  localhost" in refused.out
-    assert words in refused.out
+    assert "HTTP 500" in refused.out
+    assert workspace.last("policy_unavailable")["policy"]["canary"]["cause"] == "http_status"
     assert workspace.last("promote_blocked")["policy"]["canary"]["outcome"] == "unavailable"
     assert workspace.get().json()["mode"] == "stable"
+
+
+def test_the_failure_policies_the_other_way_round(make_workspace: Callable[[str], Workspace], tmp_path: Path) -> None:
+    workspace = make_workspace("process")
+    turned = "  failure_policy: {deploy: fail, promote: ignore}"
+    workspace.write_manifest(opa=turned)
+    workspace.play("deploy").ok()
+    workspace.write_manifest(version="2.0.0", opa=turned)
+    workspace.extra["opa_program"] = str(fake(tmp_path, 200, b'{"result": {"allow": "true", "reasons": []}}'))
+    refused = workspace.play("deploy").failed()
+    words = """'allow' is "true", not true or false"""
+    assert "DENIED  localhost" in refused.out
+    assert words in refused.out
+    assert workspace.last("deploy_blocked")["policy"]["infrastructure"]["cause"] == "malformed"
+    assert workspace.get().json()["version"] == "1.0.0"
+    promoted = workspace.play("promote", "-e", "mode=canary").ok()
+    assert "going on because opa.failure_policy.promote is ignore" in promoted.out
+    assert words in workspace.last("policy_unavailable")["reason"]
+    assert workspace.last("promote")["policy"]["canary"]["outcome"] == "unavailable"
+    assert (workspace.get().json()["mode"], workspace.get().json()["version"]) == ("canary", "2.0.0")
 
 
 def test_an_engine_that_hangs_is_unavailable(workspace: Workspace) -> None:
@@ -107,3 +126,129 @@ def test_an_engine_that_was_stopped_is_started_again(workspace: Workspace) -> No
         os.kill(pid, signal.SIGKILL)
     promoted = workspace.play("promote", "-e", "mode=canary").ok()
     assert "policy: canary allowed" in promoted.out
+
+
+# --- every fault, against both failure policies ---------------------------------------------------
+
+TIMEOUT = 1.0  # opa.timeout of the matrix, in seconds
+IN_TIME_MS = 4000.0  # what a busy machine may make of it
+
+# Fault -> (cause, words). Those of a real OPA, and those of an impostor on its port.
+FAULTS = {
+    "stopped": ("refused", "refused the connection"),
+    "paused": ("timeout", "gave no answer within 1 s"),
+    "refused": ("http_status", "HTTP 401"),
+    "evaluation_error": ("http_status", "HTTP 500"),
+    "undefined": ("undefined", "has no decision for domain infrastructure"),
+    "tls": ("connection", "TLS"),
+    "slow": ("timeout", "gave no answer within 1 s"),
+    "trickle": ("timeout", "gave no answer within 1 s"),
+    "500": ("http_status", "HTTP 500: boom"),
+    "not_json": ("not_json", "not JSON: <html>"),
+    "empty": ("not_json", "an empty answer"),
+    "wrong_type": ("malformed", """'allow' is "true", not true or false"""),
+    "missing_reasons": ("malformed", "it has no 'reasons'"),
+    "denied_without_reasons": ("malformed", "denies without a reason"),
+    "huge": ("too_large", "more than 1048576 bytes"),
+    "cut_short": ("connection", "closed the connection"),
+}
+LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+YES = {**ALLOW["result"], "domain": "infrastructure"}
+GOOD_ANSWER = http_answer(json.dumps({"result": YES}).encode())
+IMPOSTORS = {
+    "slow": reads_and_hangs,
+    "trickle": drips(GOOD_ANSWER, 30),
+    "500": answers(http_answer(b'{"code": "internal_error", "message": "boom"}', "500 Oops")),
+    "not_json": answers(http_answer(HTML)),
+    "empty": answers(http_answer(b"")),
+    "wrong_type": answers(http_answer(json.dumps({"result": {**YES, "allow": "true"}}).encode())),
+    "missing_reasons": answers(
+        http_answer(json.dumps({"result": {key: YES[key] for key in YES if key != "reasons"}}).encode())
+    ),
+    "denied_without_reasons": answers(http_answer(json.dumps({"result": {**YES, "allow": False}}).encode())),
+    "huge": answers(http_answer(b" " * MAX_ANSWER_BYTES + b"{}")),
+    "cut_short": answers(GOOD_ANSWER[:-1]),
+    "none": answers(GOOD_ANSWER),
+}
+
+
+def policies_with(folder: Path, text: str) -> Path:
+    """A folder of policies in which nothing but the authorisation and ``text`` stands."""
+    shutil.copytree(POLICIES / "authz", folder / "authz")
+    (folder / "infrastructure.rego").write_text(text)
+    return folder
+
+
+@contextlib.contextmanager
+def all_faults(opa_binary: str, folder: Path) -> Iterator[dict[str, int]]:
+    """Something faulty on a port of its own for each fault, and one that has none."""
+    package = "package swiftdeploy.infrastructure\n\n"
+    key, chain = folder / "key.pem", folder / "certificate.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-days", "2", "-subj", "/CN=localhost", "-out", str(chain), "-keyout", str(key)]
+    subprocess.run(words, check=True, capture_output=True)
+    conflict = package + "decision := 1 if input.facts\n\ndecision := 2 if input.facts\n"
+    refusing = folder / "refusing"
+    shutil.copytree(POLICIES, refusing)
+    authz = refusing / "authz" / "authz.rego"
+    authz.write_text(authz.read_text().replace('{"canary", "infrastructure"}', '{"canary"}'))
+    with contextlib.ExitStack() as started:
+
+        def start(tree: Path, *options: str, health: bool = True) -> Opa:
+            return started.enter_context(running_opa(opa_binary, tree, *options, health=health))
+
+        ports = {}
+        for name, handler in IMPOSTORS.items():
+            server = Impostor(handler)
+            started.callback(server.stop)
+            ports[name] = int(server.url.rpartition(":")[2])
+        paused, stopped = start(POLICIES), start(POLICIES)
+        paused.pause()
+        stopped.process.kill()
+        stopped.process.wait()
+        ports |= {
+            "paused": paused.port,
+            "stopped": stopped.port,
+            "refused": start(refusing).port,
+            "undefined": start(policies_with(folder / "undefined", package + "other := 1\n")).port,
+            "evaluation_error": start(policies_with(folder / "conflict", conflict)).port,
+            "tls": start(POLICIES, f"--tls-cert-file={chain}", f"--tls-private-key-file={key}", health=False).port,
+        }
+        yield ports
+
+
+def test_every_fault_against_both_failure_policies(
+    opa_binary: str, make_workspace: Callable[[str], Workspace], tmp_path: Path
+) -> None:
+    workspace = make_workspace("process")
+    (tmp_path / "faults").mkdir()
+    with all_faults(opa_binary, tmp_path / "faults") as ports:
+        assert ports.keys() == FAULTS.keys() | {"none"}
+        hosts = {name: {"port": port, "timeout": TIMEOUT, **LOCAL} for name, port in ports.items()}
+        (workspace.folder / "faults.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
+        ran = workspace.play("tests/support/gate", "-i", "faults.yml").ok()
+    said = {(case["name"], case["policy"]): case for case in json.loads((workspace.folder / "gate.json").read_text())}
+    recorded = {(record["service"], record["version"]): record for record in workspace.history()}
+    assert len(said) == 2 * len(FAULTS) + 2
+    # The same impostor without a fault is taken, so it is the fault that makes the difference.
+    for policy in ("ignore", "fail"):
+        assert said["none", policy]["decision"]["outcome"] == "allowed"
+        assert not said["none", policy]["stopped"]
+    assert recorded.keys() == said.keys() - {("none", "ignore"), ("none", "fail")}
+    for (name, policy), case in said.items():
+        if name == "none":
+            continue
+        cause, words = FAULTS[name]
+        decision, record = case["decision"], recorded[name, policy]
+        assert (decision["outcome"], decision["allow"], decision["cause"]) == ("unavailable", False, cause), name
+        (reason,) = decision["reasons"]
+        assert reason.startswith(f"OPA at http://127.0.0.1:{case['port']} "), name
+        assert words in reason, name
+        assert decision["duration_ms"] <= IN_TIME_MS, name
+        assert case["stopped"] == (policy == "fail"), name
+        assert (reason in case["message"]) == (policy == "fail"), name
+        assert record["event"] == "policy_unavailable"
+        assert record["reason"] == reason
+        assert record["policy"] == {"infrastructure": decision}
+    goes_on = "WARNING: NO DECISION from the policy engine; going on because opa.failure_policy.promote is ignore"
+    assert ran.out.count(goes_on) == len(FAULTS)

@@ -107,7 +107,7 @@ class Workspace:
         self.port = free_port()
         self.opa_port = free_port()
         self.service_port = 3000 if runtime == "docker" else free_port()
-        self.extra: dict[str, str] = {}
+        self.extra: dict[str, Any] = {}
         copy_repository(folder)
         self._tolerate_latency()
         self.write_manifest()
