@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: deploy test lint unit integration soak bench setup setup-test clean help
+.PHONY: deploy test lint unit integration soak fuzz bench setup setup-test clean help
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ soak: setup-test ## Twenty switches of each kind under load, and a kill at every
 	@tests/engine/up.sh
 	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py -q -s $(ARGS)
 	@SWIFTDEPLOY_KILLS=$${SWIFTDEPLOY_KILLS:-all} $(BIN)/pytest tests/fault/test_killed.py -q -s $(ARGS)
+
+fuzz: setup-test ## Tens of thousands of nearly right inputs for each reader of input; SWIFTDEPLOY_FUZZ says how many
+	@SWIFTDEPLOY_FUZZ=$${SWIFTDEPLOY_FUZZ:-25000} $(BIN)/pytest tests/unit/test_fuzz.py -q -s $(ARGS)
 
 bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/deploy.py
