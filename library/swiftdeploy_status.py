@@ -13,6 +13,7 @@ description:
   - Looks at the stack, measures every running slot, and asks the policy engine what it would say.
   - With C(until) and C(delay) on the task every retry is a refresh; samples of earlier refreshes are kept, so that
     figures cover about C(canary.window_seconds).
+  - The last samples stay on the host as well, so that the gate of a later run need not wait for a window.
 options:
   manifest: {description: The loaded manifest., type: dict, required: true}
   context: {description: Who runs this, from C(swiftdeploy_context)., type: dict, required: true}
@@ -24,7 +25,7 @@ options:
     default: 20
 attributes:
   check_mode:
-    description: Changes nothing; in check mode the refresh is not recorded.
+    description: Changes nothing; in check mode the refresh is not recorded, and no sample is kept.
     support: full
   diff_mode:
     description: Changes nothing.

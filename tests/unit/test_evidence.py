@@ -417,6 +417,44 @@ def test_an_openmetrics_page_that_only_prometheus_would_forgive() -> None:
     assert parse(sample(loose, content_type=OPENMETRICS)).counter("http_requests_total") is not None
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'http_requests_total\t{status="500"}\t\t4\t',
+        'http_requests_total { status = "500" , path = "/" }   4   ',
+        'http_requests_total{status="500",} 4',
+        'http_requests_total{path="a\\"b\\\\c\\nd} 9",status="500"} 4',
+        'http_requests_total{path="} 5 # {",status="500"} 4e0 1395066363000',
+        'http_requests_total{path="x\u2028y\x0b",status="500"} +4.0 -1',
+        '{"http_requests_total",status="500"} 4',
+        '# a comment\n#TYPE http_requests_total gauge\n\nhttp_requests_total{status="500"} 4',
+        '# TYPE http_requests_total counter\nhttp_requests_total{status="500"} 4\n# TYPE http_requests_total counter',
+        'http_requests_total{status="500"} 4 # {trace_id="x"} 0.5 1.0',
+        'http_requests_total{status="500"} 4\nhttp_requests_total_created{status="500"} 1.7e9',
+    ],
+)
+def test_text_of_every_spelling_is_read(line: str) -> None:
+    after = f'{line}\nhttp_requests_total{{status="200"}} 4\n' + page({}, {"1": 8, "+Inf": 8})
+    got = measured(page({}), after)
+    assert (got["status"], got["requests"], got["error_rate"]) == ("measured", 8, 0.5), got["detail"]
+
+
+def test_ten_thousand_series_are_all_counted() -> None:
+    def body(each: int) -> str:
+        routes = range(5000)
+        statuses = {f'path="/{number}",status="{code}"': each for number in routes for code in (200, 500)}
+        buckets = "".join(
+            f'http_request_duration_seconds_bucket{{path="/{number}",le="{le}"}} {2 * each * (le != "0.5")}\n'
+            for number in routes[:2500]
+            for le in ("0.5", "1", "5", "+Inf")
+        )
+        return page(statuses, more=buckets)
+
+    got = measured(body(7), body(10))
+    assert (got["requests"], got["error_rate"]) == (30_000, 0.5)
+    assert got["p50_latency_ms"] == pytest.approx(750.0)
+
+
 def test_windows_line_ends_and_timestamps_are_read() -> None:
     body = GOOD.replace(" 1\n", " 4 1395066363000\n").replace("\n", "\r\n")
     assert measured(GOOD, body)["requests"] == 3
