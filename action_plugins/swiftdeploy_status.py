@@ -122,7 +122,11 @@ class ActionModule(ActionBase):
         variables: dict[str, Any],
     ) -> dict[str, Any]:
         manifest, host = arguments["manifest"], str(variables["inventory_hostname"])
-        facts = self._module("swiftdeploy_host_facts", {"path": options["stack_dir"]}, variables)
+        facts = self._module(
+            "swiftdeploy_host_facts",
+            {"path": options["stack_dir"], "engine_path": options.get("engine_root") or ""},
+            variables,
+        )
         beside = observed["state"]["canary"]
         # What a promotion would ask: of a canary that has traffic, held against the live release.
         judged, baseline = (

@@ -11,7 +11,8 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import canary, measurement, policies, release, rendering, starting, words
+    from swiftdeploy import canary, decisions, measurement, policies, release, rendering, starting, words
+    from swiftdeploy_target import images as host_images
     from swiftdeploy_target import state as host_state
 except ImportError as error:  # pragma: no cover
     raise AnsibleFilterError(
@@ -94,6 +95,19 @@ def sd_query(domain: str, common: dict[str, Any], evidence: dict[str, Any]) -> d
     return {"domain": domain, "input": {**common, **evidence.get(domain, {})}}
 
 
+def sd_images(images: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """What the image policy is asked about: {role: {"name"}} as [{"role", "name", "registry", "repository", ...}]."""
+    try:
+        return [{"role": role, **host_images.whole_name(str(image["name"]))} for role, image in images.items()]
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def sd_override_said(override: dict[str, Any], check: bool) -> str:
+    """What a person is told of an accepted override."""
+    return decisions.loud(override, check=check)
+
+
 def sd_outcome(plan: dict[str, Any], operation: str, host: str, check: bool) -> dict[str, Any]:
     """What an operation records and says."""
     return words.outcome(plan, operation, host, check=check)
@@ -154,6 +168,12 @@ class FilterModule:
             "sd_query": sd_query,
             "sd_decisions": sd_decisions,
             "sd_with": sd_with,
+            "sd_images": sd_images,
+            "sd_new_images": decisions.new_images,
+            "sd_unasked": decisions.unasked,
+            "sd_overridden": decisions.overridden,
+            "sd_override_said": sd_override_said,
+            "sd_override_summary": decisions.summary,
             "sd_outcome": sd_outcome,
             "sd_refusal": sd_refusal,
             "sd_address": words.address,

@@ -159,6 +159,7 @@ observed:
     running: {description: Programs of the stack and whether they run., type: dict}
     slots: {description: Each slot's health and address and release., type: dict}
     gateway: {description: Address under which nginx sees this host., type: str}
+    images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
 problems:
   description: Everything that stands in the way, each with its remedy.

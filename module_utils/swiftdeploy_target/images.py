@@ -85,6 +85,28 @@ def parse_reference(name: str) -> Reference:
     return Reference(match["repository"], match["tag"] or "", match["digest"] or "")
 
 
+def whole_name(name: str) -> Dict[str, str]:
+    """``name`` as the registry knows it: ``{"name", "registry", "repository", "tag", "digest"}``. Raises ValueError.
+
+    nginx is docker.io and library/nginx; tag and digest are empty where the name has none.
+    """
+    reference = parse_reference(name)
+    registry, repository = reference.registry.lower(), reference.repository
+    if repository.lower().startswith(f"{registry}/"):
+        repository = repository[len(registry) + 1 :]
+    if registry == "index.docker.io":
+        registry = DEFAULT_REGISTRY
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        repository = f"library/{repository}"
+    return {
+        "name": name,
+        "registry": registry,
+        "repository": repository,
+        "tag": reference.tag,
+        "digest": reference.digest,
+    }
+
+
 def same_version(tag: str, version: str) -> bool:
     """Whether ``tag`` may stand on ``version``: 1.31.3-alpine and 1.31 may on 1.31.3; words such as latest always."""
     wanted = tag.partition("-")[0].lstrip("v")

@@ -267,10 +267,15 @@ def _override_fault(decision: Dict[str, Any]) -> Optional[str]:
             return f"'override' has no '{key}'"
         if not isinstance(found[key], kind):
             return f"'{key}' of 'override' is {_shown(found[key])}, not {words}"
+    return _override_contradiction(decision["allow"], found)
+
+
+def _override_contradiction(allow: bool, found: Dict[str, Any]) -> Optional[str]:
+    """What in an override of the right types contradicts itself or the decision."""
     for reason in found["overridden"]:
         if not isinstance(reason, str) or not _printable(reason):
             return f"'overridden' holds {_shown(reason)}, not a sentence"
-    if found["accepted"] != decision["allow"]:
+    if found["accepted"] != allow:
         return "it accepts an override and denies" if found["accepted"] else "it refuses an override and allows"
     if found["accepted"] and not found["overridden"]:
         return "it accepts an override of nothing"

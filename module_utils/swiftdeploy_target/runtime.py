@@ -114,6 +114,10 @@ class Runtime:
         """Hash of the settings that nginx's container was made with; empty where there is none."""
         return ""
 
+    def images(self) -> Dict[str, str]:
+        """Program to the id of the image that it runs; empty where nothing runs from images."""
+        return {}
+
 
 class DockerRuntime(Runtime):
     """Containers of one compose project, named ``<project>-<program>``."""
@@ -230,6 +234,13 @@ class DockerRuntime(Runtime):
     def proxy(self) -> Optional[str]:
         labels = self.inspect().get("nginx", {}).get("Config", {}).get("Labels") or {}
         return labels.get("org.swiftdeploy.proxy")
+
+    def images(self) -> Dict[str, str]:
+        return {
+            program: str(record.get("Image", ""))
+            for program, record in self.inspect().items()
+            if record["State"]["Running"]
+        }
 
 
 class ProcessRuntime(Runtime):

@@ -93,7 +93,8 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
 
     ``options``: {"service", "base_url", "health_path", "health_timeout"}. Answers {"state", "live", "free",
     "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running", "healthy",
-    "problem", "address", "upstream", "release"}}, "gateway", "proxy", "proxy_log", "installed": compose folders}.
+    "problem", "address", "upstream", "release"}}, "gateway", "proxy", "images": {program: id}, "proxy_log",
+    "installed": compose folders}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
@@ -124,6 +125,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         "slots": slots,
         "gateway": runtime.gateway(),
         "proxy": runtime.proxy(),
+        "images": runtime.images(),
         "installed": [part for part in ("config", "opa") if (stack_dir / part / "docker-compose.yml").exists()],
         "proxy_log": runtime.proxy_log(),
     }

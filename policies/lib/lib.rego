@@ -174,8 +174,10 @@ power(0) := 1
 
 power(decimals) := to_number(sprintf("1%0*d", [decimals, 0])) if decimals > 0
 
-# Whether a text is one of those that patterns (* stands for any text) allow. A pattern that is none allows nothing.
+# Whether a text is one of those that patterns (* stands for any text) allow. A pattern that is none allows nothing,
+# and no pattern allows an empty text.
 matches(patterns, text) if {
+	text != ""
 	is_array(patterns)
 	some pattern in patterns
 	glob.match(pattern, null, text)

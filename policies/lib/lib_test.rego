@@ -79,6 +79,30 @@ test_a_text_is_never_within_a_limit if {
 	lib.unmeasured({"a"}, {"a": "1"}) != set()
 }
 
+test_patterns if {
+	lib.matches(["*"], "ada@c1")
+	lib.matches(["x", "ada@*"], "ada@c1.example.com")
+	every patterns in [["ada"], ["*@c2"], [], null, "*", {"*"}, [5], ["["]] {
+		not lib.matches(patterns, "ada@c1")
+	}
+	not lib.matches(["*"], "")
+}
+
+test_lists if {
+	lib.listed(["a", "b"]) == "a, b"
+	lib.listed([]) == "[]"
+	lib.listed(["a", 5]) == `["a",5]`
+	lib.listed(null) == "null"
+}
+
+test_where_a_value_is_changed if {
+	asked := {"environment": "local"}
+	data_ := {"t": {"default": {"a": {"min": 1}, "b": {"max": 2}}, "local": {"b": {"max": 20}}}}
+	lib.entry("t", ["b"]) == "policies/thresholds/data.yaml: t.local.b" with input as asked with data.thresholds as data_
+	lib.entry("t", ["a"]) == "policies/thresholds/data.yaml: t.default.a" with input as asked with data.thresholds as data_
+	lib.entry("t", ["a"]) == "policies/thresholds/data.yaml: t.default.a" with data.thresholds as {"t": 5}
+}
+
 test_numbers_as_text if {
 	lib.fixed(4.2, 1) == "4.2"
 	lib.fixed(2, 2) == "2.00"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import subprocess
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from swiftdeploy import history
 
 
 def process_start(pid: int) -> str:
@@ -22,17 +23,12 @@ def process_start(pid: int) -> str:
         return done.stdout.strip()
 
 
-def person() -> str:
-    """The login name behind sudo where there is one, else the user's own."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
-
-
 def describe(pid: int) -> dict[str, Any]:
     """The run whose ``ansible-playbook`` process is ``pid``: see library/swiftdeploy_context.py."""
     controller, start, now = socket.gethostname(), process_start(pid), datetime.now(UTC)
     return {
         "run_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{controller}/{pid}/{start}")),
-        "actor": f"{person()}@{controller}",
+        "actor": history.default_actor(),
         "controller": controller,
         "pid": pid,
         "process_start": start,

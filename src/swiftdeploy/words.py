@@ -98,12 +98,19 @@ def refusal(reason: str, host: str, *, denied: bool) -> str:
 
 def decisions(asked: Mapping[str, Any], *, check: bool) -> str:
     """All decisions in one line."""
-    words = [
-        f"{domain} {decision['outcome']}"
-        + ("" if decision["outcome"] == "allowed" else " (" + "; ".join(decision["reasons"]) + ")")
-        for domain, decision in asked.items()
-    ]
+    words = [f"{domain} {decision['outcome']}{_remarks(decision)}" for domain, decision in asked.items()]
     return ("policy would say now: " if check else "policy: ") + ", ".join(words)
+
+
+def _remarks(decision: Mapping[str, Any]) -> str:
+    """What is to be said beside an outcome, in brackets."""
+    remarks = "" if decision["outcome"] == "allowed" else "; ".join(decision["reasons"])
+    if decision["outcome"] == "allowed":
+        missing = decision["checked"].get("not_applicable") or {}
+        said = ["by override"] if decision.get("override") else []
+        said += [f"not applicable: {', '.join(sorted(missing))}"] if missing else []
+        remarks = "; ".join(said)
+    return f" ({remarks})" if remarks else ""
 
 
 def chaos_reason(mode: str, rate: str, duration: str) -> str:

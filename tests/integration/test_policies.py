@@ -6,18 +6,23 @@ import json
 import math
 import shutil
 import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swiftdeploy import thresholds
+from swiftdeploy_target.images import whole_name
 from swiftdeploy_target.opa import classify
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
-DOMAINS = ("infrastructure", "canary")
+DOMAINS = ("infrastructure", "canary", "change", "image")
+LIMITS = "policies/thresholds/data.yaml:"
 
 
 def run(*command: str, given_input: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -45,7 +50,7 @@ def test_every_line_of_the_policies_is_tested(opa_binary: str) -> None:
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr
     report = json.loads(result.stdout)
     covered = {Path(name).name for name in report["files"]}
-    assert {"infrastructure.rego", "canary.rego", "lib.rego", "authz.rego"} <= covered
+    assert {f"{name}.rego" for name in (*DOMAINS, "lib", "override", "authz")} <= covered
     assert report["not_covered_lines"] == 0
 
 
@@ -66,6 +71,10 @@ def test_no_limit_stands_in_a_policy(opa_binary: str, tmp_path: Path) -> None:
         "facts": {"disk_free_gb": 1e6, "cpu_load_1m": 0, "mem_free_percent": 100},
         "evidence": {"status": "measured", "requests": 1e6, "error_rate": 0, "p99_latency_ms": 0},
         "min_requests": 0,
+        "timestamp": "2026-11-21T03:55:00Z",
+        "actor": "ada@c1",
+        "images": [whole_name("nginx:1.31.3") | {"role": "nginx"}],
+        "override": "a reason that is long enough",
     }
     for domain in DOMAINS:
         decision = evaluate(opa_binary, bare, f"data.swiftdeploy.{domain}.decision", question)
@@ -85,10 +94,14 @@ infrastructure:
     mem_free_percent: {min: 1}
 """
     )
-    question = {"facts": {"disk_free_gb": 40, "cpu_load_1m": 0, "mem_free_percent": 50}}
+    facts = {"disk_free_gb": 40, "cpu_load_1m": 0, "mem_free_percent": 50, "cpu_load_per_cpu": 0}
+    none = {"inodes_free_percent": "btrfs", "engine_disk_free_gb": "no engine"}
+    question = {"facts": {**facts, "not_applicable": none}}
     query = "data.swiftdeploy.infrastructure.decision.reasons"
     assert evaluate(opa_binary, POLICIES, query, question) == []
-    assert evaluate(opa_binary, edited, query, question) == ["disk has 40.0 GB free, minimum is 60 GB"]
+    assert evaluate(opa_binary, edited, query, question) == [
+        f"disk has 40.0 GB free, minimum is 60 GB ({LIMITS} infrastructure.default.disk_free_gb)"
+    ]
 
 
 ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, "1", "NaN", "", -1, -0.5, [], [1], {}, {"value": 1}])
@@ -105,8 +118,36 @@ def changed(good: dict[str, Any], values: dict[str, st.SearchStrategy[Any]]) -> 
 
 
 FACTS = changed(
-    {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 60},
-    {"disk_free_gb": FIGURE, "cpu_load_1m": FIGURE, "mem_free_percent": FIGURE, "other": ODD},
+    {
+        "disk_free_gb": 40.5,
+        "inodes_free_percent": 80,
+        "engine_disk_free_gb": 40.5,
+        "cpu_load_1m": 0.2,
+        "cpu_load_per_cpu": 0.1,
+        "mem_free_percent": 60,
+        "not_applicable": {},
+    },
+    {
+        "disk_free_gb": FIGURE,
+        "inodes_free_percent": FIGURE,
+        "engine_disk_free_gb": FIGURE,
+        "cpu_load_1m": FIGURE,
+        "cpu_load_per_cpu": FIGURE,
+        "mem_free_percent": FIGURE,
+        "not_applicable": ODD | st.just({"inodes_free_percent": "btrfs", "disk_free_gb": "x"}),
+        "other": ODD,
+    },
+)
+IMAGE = changed(
+    {"role": "nginx", **whole_name("nginx:1.31.3")},
+    {
+        "role": ODD,
+        "name": ODD,
+        "registry": ODD | st.just("ghcr.io"),
+        "repository": ODD,
+        "tag": ODD | st.sampled_from(["latest", "v2"]),
+        "digest": ODD | st.just("sha256:0"),
+    },
 )
 EVIDENCE = changed(
     {
@@ -139,6 +180,9 @@ QUESTIONS = ODD | st.fixed_dictionaries(
         "environment": ODD | st.sampled_from(["production", "local", "default"]),
         "baseline": ODD | EVIDENCE,
         "partial": ODD,
+        "timestamp": ODD | st.sampled_from(["2026-11-21T03:55:00.123Z", "2026-11-21", "noon"]),
+        "actor": ODD | st.sampled_from(["ada@c1", "eve@c1"]),
+        "images": ODD | st.lists(ODD | IMAGE, max_size=3),
     },
 )
 
@@ -152,11 +196,20 @@ def is_sound_host(question: Any) -> bool:
     """The shipped limits on a host, written without looking at the policy."""
     if not isinstance(question, dict):
         return False
-    disk, load, memory = (2, 64, 5) if question.get("environment") == "local" else (10, 2, 10)
+    local = question.get("environment") == "local"
+    disk, load, memory, inodes = (2, 64, 5, 1) if local else (10, 2, 10, 5)
     facts = question.get("facts")
+    missing = facts.get("not_applicable") if isinstance(facts, dict) else None
+    no_inodes = isinstance(missing, dict) and "inodes_free_percent" in missing
     return (
         within(facts, "disk_free_gb", disk, math.inf)
+        and within(facts, "engine_disk_free_gb", disk, math.inf)
         and within(facts, "cpu_load_1m", 0, load)
+        and within(facts, "cpu_load_per_cpu", 0, load)
+        and (
+            within(facts, "inodes_free_percent", inodes, math.inf)
+            or (no_inodes and facts.get("inodes_free_percent") is None)
+        )
         and within(facts, "mem_free_percent", memory, math.inf)
     )
 
@@ -204,10 +257,44 @@ def is_sound_service(question: Any) -> bool:
     )
 
 
+def is_open_to_change(question: Any) -> bool:
+    """No freeze is shipped, and anybody may change anything."""
+    return (
+        isinstance(question, dict)
+        and question.get("timestamp") == "2026-11-21T03:55:00.123Z"
+        and isinstance(question.get("actor"), str)
+    )
+
+
+def is_fit_to_run(question: Any) -> bool:
+    """The shipped rules on images, written without looking at the policy."""
+    images = question.get("images") if isinstance(question, dict) else None
+    if not isinstance(images, list) or not images:
+        return False
+    local = question.get("environment") == "local"
+    for image in images:
+        parts = ("role", "name", "registry", "repository", "tag", "digest")
+        if not isinstance(image, dict) or not all(isinstance(image.get(part), str) for part in parts):
+            return False
+        if not image["registry"] or not image["repository"]:
+            return False
+        if not local and not image["digest"] and not any(letter.isdigit() for letter in image["tag"]):
+            return False
+    return True
+
+
+SOUND = {
+    "infrastructure": is_sound_host,
+    "canary": is_sound_service,
+    "change": is_open_to_change,
+    "image": is_fit_to_run,
+}
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(QUESTIONS, min_size=40, max_size=80))
 def test_every_question_gets_a_whole_decision_and_no_false_pass(opa_binary: str, questions: list[Any]) -> None:
-    for domain, sound in (("infrastructure", is_sound_host), ("canary", is_sound_service)):
+    for domain, sound in SOUND.items():
         rule = f"data.swiftdeploy.{domain}.decision"
         query = f"[decision | some question in input; decision := {rule} with input as question]"
         decisions = evaluate(opa_binary, POLICIES, query, questions)
@@ -218,3 +305,122 @@ def test_every_question_gets_a_whole_decision_and_no_false_pass(opa_binary: str,
             assert outcome["allow"] is sound(question), (question, decision)
             # What Go prints where a format and its value do not match.
             assert not any("%!" in reason for reason in outcome["reasons"]), decision["reasons"]
+
+
+MAPPINGS = QUESTIONS.filter(lambda found: isinstance(found, dict))
+OVERRIDES = ODD | st.sampled_from(["", "oops", "the shop is down for everybody"])
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.tuples(QUESTIONS.filter(lambda found: isinstance(found, dict)), OVERRIDES), min_size=20, max_size=40)
+)
+def test_an_override_is_accepted_with_a_reason_and_never_without_need(
+    opa_binary: str, questions: list[tuple[dict[str, Any], Any]]
+) -> None:
+    for domain in SOUND:
+        rule = f"data.swiftdeploy.{domain}.decision"
+        query = f"[decision | some question in input; decision := {rule} with input as question]"
+        asked = [question | {"override": override} for question, override in questions]
+        plain = evaluate(opa_binary, POLICIES, query, [question for question, _override in questions])
+        decisions = evaluate(opa_binary, POLICIES, query, asked)
+        for question, before, decision in zip(asked, plain, decisions, strict=True):
+            outcome = classify(domain, 200, json.dumps({"result": decision}).encode())
+            override = question["override"]
+            if before["allow"] or override is None:
+                assert decision == before
+                continue
+            overridable = domain != "canary" or before["insufficient"]
+            said = isinstance(override, str) and len(override.strip()) >= 10
+            accepted = overridable and said and isinstance(question.get("actor"), str)
+            assert outcome["allow"] is accepted, (question, decision)
+            assert outcome["override"]["overridden"] == (before["reasons"] if accepted else [])
+            assert accepted or decision["reasons"][: len(before["reasons"])] == before["reasons"]
+
+
+EVERYTHING = """
+  lab:
+    actors: ["*@ci.example.com", ada@laptop]
+    freezes:
+      weekend:
+        timezone: Europe/Berlin
+        weekly: {days: [fri], from: 17:00, until: mon 08:00}
+        reason: nobody is there to help
+        contact: ops@example.com
+      year-end:
+        timezone: America/New_York
+        once: {from: 2026-12-23 12:00, until: 2027-01-04T08:00}
+        reason: the shop earns most of its year
+        contact: ops@example.com
+"""
+
+
+def test_what_the_check_lets_pass_every_policy_can_use(opa_binary: str, tmp_path: Path) -> None:
+    """The schema and Rego's own guards agree, also on what stands there without quotes."""
+    edited = tmp_path / "policies"
+    shutil.copytree(POLICIES, edited)
+    path = edited / "thresholds" / "data.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("\nimage:\n", f"{EVERYTHING}\nimage:\n", 1))
+    loaded = thresholds.load(edited)
+    assert evaluate(opa_binary, edited, "data.thresholds", {}) == loaded
+    query = "data.swiftdeploy.change.decision.reasons"
+    question = {"environment": "lab", "actor": "ada@laptop", "timestamp": "2026-12-26T12:00:00Z"}
+    assert evaluate(opa_binary, edited, query, question) == [
+        "frozen by weekend until Mon 2026-12-28 08:00 Europe/Berlin: nobody is there to help; contact ops@example.com "
+        f"({LIMITS} change.lab.freezes.weekend)",
+        "frozen by year-end until Mon 2027-01-04 08:00 America/New_York: the shop earns most of its year; contact "
+        f"ops@example.com ({LIMITS} change.lab.freezes.year-end)",
+    ]
+
+
+ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia", "UTC"]
+DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    zone=st.sampled_from(ZONES),
+    day=st.integers(0, 6),
+    start=st.integers(0, 1439),
+    hours=st.integers(1, 167),
+    moments=st.lists(
+        # Around the days on which a clock is put forward or back, more than anywhere else.
+        st.datetimes(datetime(2026, 3, 27), datetime(2026, 3, 31))
+        | st.datetimes(datetime(2026, 10, 23), datetime(2026, 10, 27))
+        | st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31)),
+        min_size=20,
+        max_size=40,
+    ),
+)
+def test_freezes_hold_when_the_clock_says_so(
+    opa_binary: str, zone: str, day: int, start: int, hours: int, moments: list[datetime]
+) -> None:
+    """Against the standard library's zones, at every moment whose clock is not near a change."""
+    end = start + 60 * hours
+    window = {
+        "timezone": zone,
+        "weekly": {
+            "days": [DAYS[day]],
+            "from": f"{start // 60:02}:{start % 60:02}",
+            "until": f"{DAYS[(day + end // 1440) % 7]} {end % 1440 // 60:02}:{end % 60:02}",
+        },
+        "reason": "a test",
+        "contact": "nobody",
+    }
+    asked = [moment.replace(microsecond=0).isoformat() + "Z" for moment in moments]
+    query = (
+        "[held | some time in input.times; window := input.window; "
+        "held := count(data.swiftdeploy.change.decision.checked.frozen_by) "
+        'with data.thresholds as {"change": {"default": {"freezes": {"w": window}, "actors": ["*"]}}} '
+        'with input as {"timestamp": time}]'
+    )
+    held = evaluate(opa_binary, POLICIES, query, {"times": asked, "window": window})
+    for text, found in zip(asked, held, strict=True):
+        instant = datetime.fromisoformat(text)
+        shown = instant.astimezone(ZoneInfo(zone))
+        minutes = shown.weekday() * 1440 + shown.hour * 60 + shown.minute
+        since = (minutes - (day * 1440 + start)) % 10080
+        around = {(instant + timedelta(hours=apart)).astimezone(ZoneInfo(zone)).utcoffset() for apart in (-3, 0, 3)}
+        if len(around) == 1:
+            assert (found == 1) is (since < 60 * hours), (text, window)
