@@ -103,9 +103,9 @@ def sd_images(images: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
         raise AnsibleFilterError(str(error)) from error
 
 
-def sd_override_said(override: dict[str, Any], check: bool) -> str:
+def sd_override_said(override: dict[str, Any]) -> str:
     """What a person is told of an accepted override."""
-    return decisions.loud(override, check=check)
+    return decisions.loud(override)
 
 
 def sd_outcome(plan: dict[str, Any], operation: str, host: str, check: bool) -> dict[str, Any]:
@@ -118,9 +118,9 @@ def sd_refusal(reason: str, host: str, denied: bool) -> str:
     return words.refusal(reason, host, denied=denied)
 
 
-def sd_decisions(asked: dict[str, Any], check: bool) -> str:
+def sd_decisions(asked: dict[str, Any]) -> str:
     """All decisions in one line for a person."""
-    return words.decisions(asked, check=check)
+    return words.decisions(asked)
 
 
 def sd_with(decisions: dict[str, Any], outcomes: list[str]) -> list[dict[str, Any]]:
@@ -167,6 +167,7 @@ class FilterModule:
             "sd_chaos_body": sd_chaos_body,
             "sd_query": sd_query,
             "sd_decisions": sd_decisions,
+            "sd_dry_decisions": words.dry_decisions,
             "sd_with": sd_with,
             "sd_images": sd_images,
             "sd_new_images": decisions.new_images,

@@ -42,12 +42,10 @@ def overridden(decisions: Decisions) -> dict[str, Any]:
     }
 
 
-def loud(override: Mapping[str, Any], *, check: bool) -> str:
+def loud(override: Mapping[str, Any]) -> str:
     """What a person is told of an accepted override: who and why, and a line for each reason it went past."""
     lines = [f"WARNING: OVERRIDE by {override['actor']}: {override['reason']}"]
     lines += [f"{domain}: {reason}" for domain, reasons in override["overridden"].items() for reason in reasons]
-    if check:
-        lines[0] += " (would go past what follows)"
     return "\n".join(lines)
 
 

@@ -96,10 +96,39 @@ def refusal(reason: str, host: str, *, denied: bool) -> str:
     return "\n".join(f"DENIED  {host}  {line}" for line in reason.splitlines())
 
 
-def decisions(asked: Mapping[str, Any], *, check: bool) -> str:
+def decisions(asked: Mapping[str, Any]) -> str:
     """All decisions in one line."""
     words = [f"{domain} {decision['outcome']}{_remarks(decision)}" for domain, decision in asked.items()]
-    return ("policy would say now: " if check else "policy: ") + ", ".join(words)
+    return "policy: " + ", ".join(words)
+
+
+def dry_decisions(asked: Mapping[str, Any], action: str, host: str) -> str:
+    """What the gate would answer now, with the figures it was answered from: a line for each figure and reason."""
+    lines = [f"{host}  the policy would say to {action} now:"]
+    for domain, decision in asked.items():
+        lines.append(f"  {domain} {decision['outcome']}" + (" (by override)" if _overridden(decision) else ""))
+        lines += [f"    {reason}" for reason in decision["reasons"]]
+        lines += [f"    {figure}" for figure in _figures(decision)]
+    return "\n".join(lines)
+
+
+def _overridden(decision: Mapping[str, Any]) -> bool:
+    return bool((decision.get("override") or {}).get("accepted"))
+
+
+def _figures(decision: Mapping[str, Any]) -> list[str]:
+    """Each figure that has a limit, with the limit."""
+    checked, limits = decision["checked"], decision["thresholds"]
+    bounded = [(name, bounds) for name, bounds in sorted(limits.items()) if isinstance(bounds, Mapping)]
+    return [
+        f"{name} {_figure(checked[name])} ({', '.join(f'{bound} {_figure(limit)}' for bound, limit in bounds.items())})"
+        for name, bounds in bounded
+        if name in checked and bounds.keys() <= {"min", "max"}
+    ]
+
+
+def _figure(value: Any) -> str:
+    return "not measured" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _remarks(decision: Mapping[str, Any]) -> str:
@@ -107,7 +136,7 @@ def _remarks(decision: Mapping[str, Any]) -> str:
     remarks = "" if decision["outcome"] == "allowed" else "; ".join(decision["reasons"])
     if decision["outcome"] == "allowed":
         missing = decision["checked"].get("not_applicable") or {}
-        said = ["by override"] if decision.get("override") else []
+        said = ["by override"] if _overridden(decision) else []
         said += [f"not applicable: {', '.join(sorted(missing))}"] if missing else []
         remarks = "; ".join(said)
     return f" ({remarks})" if remarks else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.workspace import REPOSITORY
+from support.workspace import REPOSITORY, Workspace
 from swiftdeploy import policies
 from swiftdeploy_target.opa_eval import evaluate
 
@@ -74,3 +75,45 @@ def test_nothing_is_left_behind(opa_binary: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     evaluate(argv(opa_binary), FILES, "infrastructure", question())
     assert list(tmp_path.iterdir()) == []
+
+
+def stack_files(workspace: Workspace) -> dict[str, bytes]:
+    """What is kept on the host, without logs and what the service counts."""
+    root = workspace.folder / ".swiftdeploy"
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.suffix not in (".log", ".db") and "logs" not in path.parts
+    }
+
+
+def test_validate_and_a_dry_run_tell_what_each_gate_would_answer_and_why(workspace: Workspace) -> None:
+    workspace.play("deploy").ok()
+    thresholds = workspace.folder / "policies" / "thresholds" / "data.yaml"
+    text = thresholds.read_text()
+    thresholds.write_text(re.sub(r"(  local:\n    disk_free_gb: {min: )2}", r"\g<1>999999}", text))
+    assert thresholds.read_text() != text
+    before, lines = stack_files(workspace), len(workspace.history())
+
+    told = workspace.play("validate").ok().out
+    dry = workspace.play("deploy", "--check").ok().out
+    promotion = workspace.play("promote", "--check", "-e", "mode=canary").ok().out
+    for shown in (told, dry):
+        assert "the policy would say to deploy now:" in shown
+        assert "  change allowed" in shown
+        # By the policies of the controller, which the host does not have yet.
+        assert "  infrastructure denied" in shown
+        assert re.search(r"    disk_free_gb [\d.]+ \(min 999999\)", shown)
+    for shown in (told, promotion):
+        assert "the policy would say to promote now:" in shown
+        assert "  canary allowed" in shown
+        assert "    error_rate 0 (max 0.01)" in shown
+        assert re.search(r"    requests \d+ \(min 20\)", shown)
+    assert "  image allowed" in told or workspace.runtime == "process"
+    assert stack_files(workspace) == before
+    assert len(workspace.history()) == lines
+
+    refused = workspace.play("deploy").failed()
+    assert "DENIED" in refused.text
+    quick = workspace.play("validate", "-e", "gates=false").ok().out
+    assert "the policy would say" not in quick
