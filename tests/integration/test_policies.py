@@ -257,12 +257,16 @@ def is_sound_service(question: Any) -> bool:
     )
 
 
+def is_somebody(actor: Any) -> bool:
+    return isinstance(actor, str) and actor != ""
+
+
 def is_open_to_change(question: Any) -> bool:
     """No freeze is shipped, and anybody may change anything."""
     return (
         isinstance(question, dict)
         and question.get("timestamp") == "2026-11-21T03:55:00.123Z"
-        and isinstance(question.get("actor"), str)
+        and is_somebody(question.get("actor"))
     )
 
 
@@ -332,7 +336,7 @@ def test_an_override_is_accepted_with_a_reason_and_never_without_need(
                 continue
             overridable = domain != "canary" or before["insufficient"]
             said = isinstance(override, str) and len(override.strip()) >= 10
-            accepted = overridable and said and isinstance(question.get("actor"), str)
+            accepted = overridable and said and is_somebody(question.get("actor"))
             assert outcome["allow"] is accepted, (question, decision)
             assert outcome["override"]["overridden"] == (before["reasons"] if accepted else [])
             assert accepted or decision["reasons"][: len(before["reasons"])] == before["reasons"]
