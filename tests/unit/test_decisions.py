@@ -9,7 +9,7 @@ import pytest
 from swiftdeploy import decisions, words
 from swiftdeploy_target.images import whole_name
 
-ALLOWED: dict[str, Any] = {"outcome": "allowed", "reasons": [], "checked": {}}
+ALLOWED: dict[str, Any] = {"outcome": "allowed", "reasons": [], "checked": {}, "thresholds": {}}
 DENIED = ALLOWED | {"outcome": "denied", "reasons": ["frozen by weekend"]}
 SILENT = ALLOWED | {"outcome": "unavailable", "reasons": ["OPA refused the connection"], "cause": "refused"}
 OVERRIDE = {"accepted": True, "reason": "the shop is down", "actor": "ada@c1", "overridden": ["frozen by weekend"]}
@@ -36,13 +36,12 @@ def test_an_override_is_put_together_over_the_domains() -> None:
         "actor": "ada@c1",
         "overridden": {"change": ["frozen by weekend"], "infrastructure": ["disk is full", "load is high"]},
     }
-    assert decisions.loud(found, check=False).splitlines() == [
+    assert decisions.loud(found).splitlines() == [
         "WARNING: OVERRIDE by ada@c1: the shop is down",
         "change: frozen by weekend",
         "infrastructure: disk is full",
         "infrastructure: load is high",
     ]
-    assert decisions.loud(found, check=True).startswith("WARNING: OVERRIDE by ada@c1: the shop is down (would")
     assert decisions.summary(found) == (
         "the shop is down (went past change: frozen by weekend; infrastructure: disk is full, load is high)"
     )
@@ -57,12 +56,35 @@ def test_decisions_in_one_line_say_what_is_behind_an_allowed() -> None:
         "checked": {"not_applicable": {"engine_disk_free_gb": "no engine", "inodes_free_percent": "btrfs"}}
     }
     asked = {"change": ALLOWED | {"override": OVERRIDE}, "infrastructure": bare, "canary": DENIED}
-    assert words.decisions(asked, check=False) == (
+    assert words.decisions(asked) == (
         "policy: change allowed (by override), "
         "infrastructure allowed (not applicable: engine_disk_free_gb, inodes_free_percent), "
         "canary denied (frozen by weekend)"
     )
-    assert words.decisions({"canary": ALLOWED}, check=True) == "policy would say now: canary allowed"
+
+
+def test_a_dry_decision_tells_reasons_and_each_figure_with_its_limit() -> None:
+    held = {
+        "checked": {"disk_free_gb": 4.20, "cpu_load_1m": 0.5, "inodes_free_percent": None, "disk_path": "/"},
+        "thresholds": {
+            "disk_free_gb": {"min": 10},
+            "cpu_load_1m": {"min": 0, "max": 2.0},
+            "inodes_free_percent": {"min": 5},
+            "not_measured": {"max": 1},
+            "floating": {"allowed": False},
+            "environment": "local",
+        },
+    }
+    asked = {"change": ALLOWED | {"override": OVERRIDE}, "infrastructure": DENIED | held}
+    assert words.dry_decisions(asked, "deploy", "web1").splitlines() == [
+        "web1  the policy would say to deploy now:",
+        "  change allowed (by override)",
+        "  infrastructure denied",
+        "    frozen by weekend",
+        "    cpu_load_1m 0.5 (min 0, max 2)",
+        "    disk_free_gb 4.2 (min 10)",
+        "    inodes_free_percent not measured (min 5)",
+    ]
 
 
 IMAGES = {
