@@ -22,6 +22,7 @@ from typing import Any
 from support.opa_server import POLICIES, RENDER, running_opa
 from support.workspace import REPOSITORY
 from swiftdeploy_target.http import get
+from swiftdeploy_target.images import whole_name
 from swiftdeploy_target.opa import ask
 
 COLD_ROUNDS = int(os.environ.get("SWIFTDEPLOY_COLD", "11"))
@@ -42,9 +43,23 @@ EVIDENCE = {
 }
 COMMON = {"environment": "production", "host": "web1", "service": "app", "version": "1.0.0", "actor": "ann@laptop"}
 DOMAINS = sorted(path.parent.name for path in POLICIES.glob("*/*.rego") if "\ndecision := " in path.read_text())
+FACTS = {
+    "disk_free_gb": 40.5,
+    "inodes_free_percent": 91.0,
+    "engine_disk_free_gb": 40.5,
+    "cpu_load_1m": 0.2,
+    "cpu_load_per_cpu": 0.1,
+    "mem_free_percent": 60,
+}
+IMAGES = [
+    {"role": role, "name": name, **whole_name(name)}
+    for role, name in (("service", "registry.example.com:5000/app:1.0.0"), ("nginx", "nginx:1.31.3"))
+]
 # A domain without one here is asked with what all questions have.
 QUESTIONS: dict[str, dict[str, Any]] = {
-    "infrastructure": {**COMMON, "facts": {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 60}},
+    "infrastructure": {**COMMON, "facts": FACTS},
+    "change": {**COMMON, "timestamp": "2026-11-21T12:00:00.000Z"},
+    "image": {**COMMON, "images": IMAGES},
     "canary": {**COMMON, "evidence": EVIDENCE, "baseline": EVIDENCE, "min_requests": 20},
 }
 
