@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swiftdeploy import evidence, manifest
+from swiftdeploy import evidence, manifest, thresholds
 from swiftdeploy_target import access_log, opa, samples
 from swiftdeploy_target.samples import Keeping, Now
 
@@ -328,6 +329,8 @@ ALLOW = {
     },
 }
 DENY = {"result": {**ALLOW["result"], "allow": False, "reasons": ["P99 latency is 620 ms"]}}  # type: ignore[dict-item]
+PAST = {"accepted": True, "reason": "the shop is down", "actor": "ada@c1", "overridden": ["frozen by weekend"]}
+OVERRIDDEN = {"result": {**ALLOW["result"], "override": PAST}}  # type: ignore[dict-item]
 OPA_SIGNS = [
     b"true",
     b"false",
@@ -377,6 +380,7 @@ def is_clear_yes(status: int, body: bytes) -> bool:
     near([as_json(ALLOW), as_json(DENY)], OPA_SIGNS)
     | near_tree(ALLOW).map(as_json)
     | near_tree(DENY).map(as_json)
+    | near_tree(OVERRIDDEN).map(as_json)
     | TREES.map(as_json),
 )
 def test_nothing_but_a_clear_yes_is_allowed(status: int, body: bytes) -> None:
@@ -392,6 +396,9 @@ def test_nothing_but_a_clear_yes_is_allowed(status: int, body: bytes) -> None:
     assert (decision["outcome"] == "allowed") is decision["allow"]
     assert not decision["allow"] or is_clear_yes(status, body)
     assert decision["allow"] or decision["reasons"]
+    override = decision.get("override")
+    assert override is None or override["accepted"] is decision["allow"]
+    assert override is None or not override["accepted"] or (override["reason"] and override["overridden"])
     json.dumps(decision, allow_nan=False).encode()
 
 
@@ -430,6 +437,48 @@ def test_kept_samples_are_whole_or_none(kept: tuple[Keeping, bytes], data: st.Da
 
 
 # --- thresholds ------------------------------------------------------------------------------------------
-#
-# Here belongs a target for threshold data, near_tree(policies/thresholds/data.yaml), with the property that the check
-# of their schema refuses in words or that every limit it lets through is a finite number of 0 or more.
+
+SHIPPED = (REPOSITORY / "policies" / "thresholds" / "data.yaml").read_bytes()
+HELD = thresholds.parse(SHIPPED, "t")
+WINDOW = {
+    "timezone": "Europe/Berlin",
+    "weekly": {"days": ["fri"], "from": "17:00", "until": "mon 08:00"},
+    "reason": "nobody is there",
+    "contact": "ops@example.com",
+}
+FROZEN = {**HELD, "change": {"default": {"actors": ["*"], "freezes": {"weekend": WINDOW}}}}
+HELD_SIGNS = [*YAML_SIGNS, b"min: ", b"max: ", b"default:", b"-5", b"1e400", b"0x1F", b".5", b"Mars/Olympus", b"25:61"]
+# The figures without whose limit nothing may pass, and the side that it must be on.
+NEEDED = {
+    "infrastructure": {"disk_free_gb": "min", "cpu_load_1m": "max", "mem_free_percent": "min"},
+    "canary": {"error_rate": "max", "p99_latency_ms": "max", "requests": "min"},
+}
+
+
+@fuzz
+@given(
+    near([SHIPPED, as_json(FROZEN)], HELD_SIGNS)
+    | near_tree(HELD).map(as_json)
+    | near_tree(FROZEN).map(as_json)
+    | TREES.map(as_json)
+)
+def test_thresholds_limit_every_figure_or_are_refused_in_words(raw: bytes) -> None:
+    try:
+        found = thresholds.parse(raw, "t")
+    except thresholds.ThresholdsError as error:
+        assert error.problems
+        assert str(error).replace("\n", "").isprintable()
+        TRIED["thresholds"]["refused"] += 1
+        return
+    TRIED["thresholds"]["accepted"] += 1
+    json.dumps(found, allow_nan=False)
+    for domain, needed in NEEDED.items():
+        entries = found[domain]
+        for environment in entries:
+            for figure, side in needed.items():
+                limits = {**entries["default"], **entries[environment]}[figure]
+                assert type(limits[side]) in (int, float)
+                assert limits[side] >= 0
+    for entry in found["change"].values():
+        for window in (entry.get("freezes") or {}).values():
+            assert window is None or (window["reason"] and window["contact"] and zoneinfo.ZoneInfo(window["timezone"]))
