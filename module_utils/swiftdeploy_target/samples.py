@@ -33,11 +33,11 @@ SPACING = 0.25
 # By how many seconds the two clocks may disagree on an age. More means that one was set, or that the machine slept.
 DRIFT = 1.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_TYPES: Dict[str, Any] = {
+_TYPES = {
     "slot": str,
     "release": str,
-    "at": (int, float),
-    "ticks": (int, float),
+    "at": float,
+    "ticks": float,
     "content_type": str,
     "body": str,
 }
@@ -72,7 +72,8 @@ def _load(path: Path) -> List[Sample]:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE + 1)
-        found = json.loads(data) if len(data) <= MAX_FILE else None
+        # As floats, since an integer may be beyond all of them.
+        found = json.loads(data, parse_int=float) if len(data) <= MAX_FILE else None
     except (OSError, ValueError, RecursionError):
         return []
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("boot") != _boot():

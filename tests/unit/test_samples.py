@@ -165,6 +165,16 @@ def test_no_damage_breaks_it_or_makes_up_a_sample(
     assert samples.pick(keeping, ["blue"], now(110)) == [taken(80)]
 
 
+@pytest.mark.parametrize("key", ["at", "ticks"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), True, float("nan"), float("inf"), "5000", None])
+def test_a_time_that_is_none_makes_it_worthless(keeping: Keeping, key: str, value: Any) -> None:
+    fill(keeping, 0)
+    found = json.loads(keeping.path.read_text())
+    found["samples"][0][key] = value
+    keeping.path.write_text(json.dumps(found))
+    assert samples.pick(keeping, ["blue"], now(40)) == []
+
+
 def test_a_packed_sample_cannot_blow_up(keeping: Keeping) -> None:
     fill(keeping, 0)
     found = json.loads(keeping.path.read_text())
