@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from support.opa_server import POLICIES, RENDER, running_opa
+from support.opa_server import GOOD_FACTS, POLICIES, RENDER, running_opa
 from support.workspace import REPOSITORY
 from swiftdeploy_target.http import get
 from swiftdeploy_target.images import whole_name
@@ -43,21 +43,13 @@ EVIDENCE = {
 }
 COMMON = {"environment": "production", "host": "web1", "service": "app", "version": "1.0.0", "actor": "ann@laptop"}
 DOMAINS = sorted(path.parent.name for path in POLICIES.glob("*/*.rego") if "\ndecision := " in path.read_text())
-FACTS = {
-    "disk_free_gb": 40.5,
-    "inodes_free_percent": 91.0,
-    "engine_disk_free_gb": 40.5,
-    "cpu_load_1m": 0.2,
-    "cpu_load_per_cpu": 0.1,
-    "mem_free_percent": 60,
-}
 IMAGES = [
     {"role": role, "name": name, **whole_name(name)}
     for role, name in (("service", "registry.example.com:5000/app:1.0.0"), ("nginx", "nginx:1.31.3"))
 ]
 # A domain without one here is asked with what all questions have.
 QUESTIONS: dict[str, dict[str, Any]] = {
-    "infrastructure": {**COMMON, "facts": FACTS},
+    "infrastructure": {**COMMON, "facts": GOOD_FACTS},
     "change": {**COMMON, "timestamp": "2026-11-21T12:00:00.000Z"},
     "image": {**COMMON, "images": IMAGES},
     "canary": {**COMMON, "evidence": EVIDENCE, "baseline": EVIDENCE, "min_requests": 20},

@@ -9,24 +9,17 @@ from typing import Any
 
 import pytest
 
+from support.opa_server import GOOD_FACTS
 from support.workspace import REPOSITORY, Workspace
 from swiftdeploy import policies
 from swiftdeploy_target.opa_eval import evaluate
 
 FILES = policies.bundle(policies.policy_files(REPOSITORY / "policies"))
-FACTS = {
-    "disk_free_gb": 40,
-    "cpu_load_1m": 0.5,
-    "cpu_load_per_cpu": 0.25,
-    "mem_free_percent": 50,
-    "inodes_free_percent": 90,
-    "engine_disk_free_gb": 40,
-}
 
 
 def question(**facts: Any) -> dict[str, Any]:
     """A question to the domain infrastructure."""
-    return {"environment": "production", "action": "deploy", "facts": {**FACTS, **facts}}
+    return {"environment": "production", "action": "deploy", "facts": {**GOOD_FACTS, **facts}}
 
 
 def argv(opa: str) -> list[str]:

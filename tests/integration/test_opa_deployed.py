@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from support.opa_server import REFUSED, logged, write_bundle
+from support.opa_server import GOOD_FACTS, REFUSED, logged, write_bundle
 from support.workspace import REPOSITORY, Workspace, free_port, wait_until
 from swiftdeploy import policies
 from swiftdeploy_target.opa import ask
 
 SECONDS = 20.0
+DISK_FULL = (
+    "disk has 1.0 GB free, minimum is 10 GB (policies/thresholds/data.yaml: infrastructure.default.disk_free_gb)"
+)
 PROBE = REPOSITORY / "tests" / "support" / "probe.py"
 PROBE_SECONDS = "1"
 SERVICE_IMAGE = "swift-deploy-1-node:latest"
@@ -71,7 +74,7 @@ def opa_process(stack: Workspace) -> int:
 
 def facts(**figures: float) -> dict[str, Any]:
     """A question to the infrastructure policy that is allowed by the shipped thresholds."""
-    return {"facts": {"disk_free_gb": 40.5, "cpu_load_1m": 0.2, "mem_free_percent": 60, **figures}}
+    return {"facts": {**GOOD_FACTS, **figures}}
 
 
 def ask_infrastructure(stack: Workspace, **figures: float) -> dict[str, Any]:
@@ -224,7 +227,7 @@ def test_a_policy_that_does_not_compile_replaces_nothing(stack: Workspace) -> No
         assert said in refused.out
         assert said in stack.last("deploy_failed")["reason"]
         assert {path: path.read_bytes() for path in (folder_of(stack) / "opa" / "policies").rglob("*.*")} == installed
-        assert ask_infrastructure(stack, disk_free_gb=1)["reasons"] == ["disk has 1.0 GB free, minimum is 10 GB"]
+        assert ask_infrastructure(stack, disk_free_gb=1)["reasons"] == [DISK_FULL]
         assert ask_infrastructure(stack)["policy_revision"] == before
         assert stack.get().status_code == 200
     finally:

@@ -34,20 +34,12 @@ from support.impostor import (
     resets,
     says_hundred_forever,
 )
-from support.opa_server import POLICIES, REFUSED, SECONDS, Opa, running_opa
+from support.opa_server import GOOD_FACTS, POLICIES, REFUSED, SECONDS, Opa, running_opa
 from swiftdeploy import policies
 from swiftdeploy_target.opa import MAX_ANSWER_BYTES, ask
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GOOD_FACTS = {
-    "disk_free_gb": 40.5,
-    "inodes_free_percent": 90,
-    "engine_disk_free_gb": 40.5,
-    "cpu_load_1m": 0.2,
-    "cpu_load_per_cpu": 0.1,
-    "mem_free_percent": 60,
-}
 LIMITS = "policies/thresholds/data.yaml:"
 GOOD_EVIDENCE = {
     "slot": "green",
@@ -159,10 +151,12 @@ def test_a_decision_names_the_policies_that_made_it(opa: Opa, opa_binary: str, t
     assert opa.request("GET", f"/health/loaded/{'0' * 64}")[0] == 500
     shutil.copytree(POLICIES, tmp_path / "policies")
     thresholds = tmp_path / "policies" / "thresholds" / "data.yaml"
-    thresholds.write_text(thresholds.read_text().replace("disk_free_gb: {min: 10}", "disk_free_gb: {min: 60}"))
+    thresholds.write_text(thresholds.read_text().replace("    disk_free_gb: {min: 10}", "    disk_free_gb: {min: 60}"))
     with running_opa(opa_binary, tmp_path / "policies") as server:
         decision = infrastructure(server)
-        assert decision["reasons"] == ["disk has 40.5 GB free, minimum is 60 GB"]
+        assert decision["reasons"] == [
+            f"disk has 40.5 GB free, minimum is 60 GB ({LIMITS} infrastructure.default.disk_free_gb)"
+        ]
         assert decision["policy_revision"] == policies.revision(policies.policy_files(tmp_path / "policies"))
         assert decision["policy_revision"] != shipped
         # Whoever installed other policies than those that answer gets no decision from them.
@@ -402,6 +396,7 @@ def test_the_module_asks_several_domains_in_one_call(opa: Opa, tmp_path: Path, o
     for decision in decisions.values():
         assert set(decision) == {
             "outcome",
+            "input",
             "allow",
             "reasons",
             "checked",

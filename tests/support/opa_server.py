@@ -20,6 +20,15 @@ import yaml
 from support.workspace import REPOSITORY
 from swiftdeploy import policies
 
+# What the shipped thresholds allow of a host in production.
+GOOD_FACTS = {
+    "disk_free_gb": 40.5,
+    "inodes_free_percent": 90,
+    "engine_disk_free_gb": 40.5,
+    "cpu_load_1m": 0.2,
+    "cpu_load_per_cpu": 0.1,
+    "mem_free_percent": 60,
+}
 POLICIES = REPOSITORY / "policies"
 SECONDS = 20.0  # for what answers; the machine may be busy
 RENDER = yaml.safe_load((REPOSITORY / "roles" / "render" / "defaults" / "main.yml").read_text())
