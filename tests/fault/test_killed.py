@@ -105,8 +105,8 @@ def repaired(target: Struck, asked: Release, operation: str, point: Point, settl
         return [f"the next run failed: {again.text[-1500:]}"]
     problems = stack.inconsistencies(workspace, asked)
     new = lock_breaks(workspace)[len(breaks) :]
-    # A module that outlived its controller may have taken the lock after the look at it.
-    expected = {1} if left else {0, 1} if point.way == "orphan" else {0}
+    # A module that outlived its controller may have taken the lock, or given it back, after the look at it.
+    expected = {0, 1} if point.way == "orphan" else {int(left)}
     if len(new) not in expected or not all("is gone" in reason for reason in new):
         problems.append(f"lock left behind: {left}; recorded as broken: {new}")
     if not settle:
