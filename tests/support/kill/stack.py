@@ -16,8 +16,8 @@ from support.kill.watcher import parents
 from support.workspace import Workspace, wait_until
 
 SLOTS = ("blue", "green")
-# What the service and nginx write for themselves.
-OWN_FILES = re.compile(r"^\.swiftdeploy/[^/]+/(slots|logs|tmp|run|data)/|__pycache__|^\.ansible/")
+# What the service and nginx write for themselves, and the samples that a gate keeps for the next one.
+OWN_FILES = re.compile(r"^\.swiftdeploy/[^/]+/((slots|logs|tmp|run|data)/|samples\.json$)|__pycache__|^\.ansible/")
 
 
 def folder(workspace: Workspace) -> Path:
