@@ -257,7 +257,8 @@ def test_requests_of_a_killed_worker_are_no_longer_in_progress(start: Start) -> 
             os.kill(pid, signal.SIGKILL)
         assert all(isinstance(call.exception(), requests.ConnectionError) for call in calls)
     wait_until(service.ready, "new workers")
-    assert service.value("http_requests_in_progress") == 0
+    # The master learns of each death by itself; a new worker may answer between two of them.
+    wait_until(lambda: service.value("http_requests_in_progress") == 0, "nothing to be in progress")
 
 
 def test_chaos_holds_for_every_worker_at_once_and_for_new_ones(start: Start) -> None:

@@ -39,7 +39,15 @@ def do_not_wait_for_old_workers(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spoil", [stop_before_the_switch, do_not_wait_for_old_workers])
+@pytest.mark.parametrize(
+    ("stack", "spoil"),
+    [
+        ("process", stop_before_the_switch),
+        ("process", do_not_wait_for_old_workers),
+        ("docker", stop_before_the_switch),
+    ],
+    indirect=["stack"],
+)
 def test_a_wrong_order_is_counted(stack: Stack, spoil: Callable[[Path], None], tmp_path: Path) -> None:
     build = tmp_path / "image"
     build.mkdir()
