@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from swiftdeploy import history
+from swiftdeploy import history_line
 
 
 def process_start(pid: int) -> str:
@@ -28,7 +28,7 @@ def describe(pid: int) -> dict[str, Any]:
     controller, start, now = socket.gethostname(), process_start(pid), datetime.now(UTC)
     return {
         "run_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{controller}/{pid}/{start}")),
-        "actor": history.default_actor(),
+        "actor": history_line.default_actor(),
         "controller": controller,
         "pid": pid,
         "process_start": start,

@@ -1,0 +1,202 @@
+"""Turns the results of tasks into records. Knows nothing of Ansible; the callback plugin is a thin shell around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swiftdeploy import history_journal
+from swiftdeploy.history_file import append
+from swiftdeploy.history_journal import Entry, Holder
+from swiftdeploy.history_line import HistoryError, Record, utc_now
+
+DEFAULT_NAME = "history.jsonl"
+
+# Why a record could not be written, by (run_id, event, host). The callback fills it in the main process;
+# a worker is forked from that, so the action that looks for the record finds the reason here.
+failures: dict[tuple[str, str, str], str] = {}
+
+
+def outcome_words(event: str) -> str:
+    """What became of the work itself, for a message that says its record is missing."""
+    for ending, words in (("_blocked", "was blocked"), ("_failed", "failed")):
+        if event.endswith(ending):
+            return f"the {event.removesuffix(ending)} {words}"
+    return f"the {event} itself went through"
+
+
+def default_path(option: str | None, start_folder: str | None = None) -> Path:
+    """Where the history is: `option` if given, else history.jsonl in the folder the playbook was started from."""
+    folder = Path(start_folder or Path.cwd())
+    return folder / Path(option).expanduser() if option else folder / DEFAULT_NAME
+
+
+@dataclass
+class _Open:
+    """An operation that this run is in the middle of on one host."""
+
+    history_path: Path
+    run_id: str
+    event: str
+    entry: Entry
+    step: str | None = None
+
+
+class Recorder:
+    """Observes and appends; it never decides and never raises.
+
+    `write(path, event)` is `append` unless a test gives another. With `holder`, the process of this run, what is begun
+    is put down until its end is recorded, and what other runs left behind is recorded first (`history_journal`).
+    `max_size` is handed on for those. `notices` collects what a person may want to read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        run_id: str,
+        actor: str,
+        write: Callable[[Path, Mapping[str, Any]], Record] = append,
+        *,
+        holder: Holder | None = None,
+        max_size: int | None = None,
+    ) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.actor = actor
+        self.problems: list[str] = []
+        self.notices: list[str] = []
+        self._write = write
+        self._holder = holder
+        self._max_size = max_size
+        self._contexts: dict[str, dict[str, Any]] = {}
+        self._ended: set[tuple[str, str, str]] = set()
+        self._open: dict[str, _Open] = {}
+
+    def observe(
+        self, host: str, result: object, trusted: bool = False, check: bool = False, path: Path | None = None
+    ) -> str | None:
+        """Look at one task result; append its event if it has one. Returns an error line or None.
+
+        `trusted`: the result was made on the controller. What a host sends may only speak of that host and
+        may not choose the file. `check`: the task ran in check mode. `path`: the history of this host, where it is
+        not the recorder's own.
+        """
+        if not isinstance(result, Mapping):
+            return None
+        if host in self._open and isinstance(result.get("swiftdeploy_step"), str):
+            self._open[host].step = result["swiftdeploy_step"]
+        told = None
+        announced = result.get("swiftdeploy_context")
+        if isinstance(announced, Mapping):
+            self._contexts[host] = dict(announced, _trusted=trusted, _path=path)
+            if trusted and not check and announced.get("event"):
+                told = self._begin(host, announced, self._place(announced, trusted, path))
+        event = result.get("swiftdeploy_event")
+        if not isinstance(event, Mapping):
+            return told
+        return self._record(host, dict(event), trusted, check, path)
+
+    def task(self, host: str, name: str) -> None:
+        """A task begins on a host."""
+        found = self._open.get(host)
+        if found is not None:
+            history_journal.note(found.entry, name, found.step)
+
+    def unreachable(self, host: str, reason: str, check: bool = False) -> str | None:
+        """A host cannot be reached: if it was in the middle of one of our runs, that run failed there."""
+        context = self._contexts.pop(host, None)
+        if context is None or not context.get("event"):
+            return None
+        trusted, path = bool(context.pop("_trusted", False)), context.pop("_path", None)
+        base = str(context["event"])
+        run_id = str(context.get("run_id") or self.run_id)
+        if (run_id, host, base) in self._ended:
+            return None
+        event = {**context, "event": f"{base}_failed", "reason": f"unreachable: {reason}"}
+        return self._record(host, event, trusted, check, path)
+
+    def close(self, how: str) -> list[str]:
+        """The run ends: what is still open was interrupted. `how` is "interrupted" or "the run ended". Error lines."""
+        problems = []
+        for host, found in list(self._open.items()):
+            del self._open[host]
+            try:
+                history_journal.close(found.history_path, found.entry, f"{how} at {utc_now()}", self._max_size)
+            except (HistoryError, OSError) as error:
+                problems.append(f"{host}: {found.event} is not recorded as interrupted: {error}")
+        self.problems += problems
+        return problems
+
+    def sweep(self, path: Path) -> str | None:
+        """Record what runs that are gone left open in the history at `path`. Returns an error line or None."""
+        if self._holder is None:
+            return None
+        try:
+            found = history_journal.sweep(path, self._holder.controller, self._max_size)
+        except (HistoryError, OSError) as error:
+            return self._problem(f"an interrupted run is not recorded: {error}")
+        self.notices += [history_journal.told(record) for record in found]
+        return None
+
+    def _place(self, event: Mapping[str, Any], trusted: bool, path: Path | None) -> Path:
+        own = event.get("history_path") if trusted else None
+        return default_path(str(own)) if own else path or self.path
+
+    def _begin(self, host: str, announced: Mapping[str, Any], path: Path) -> str | None:
+        if self._holder is None:
+            return None
+        told = self.sweep(path)
+        run_id, event = str(announced.get("run_id") or self.run_id), str(announced["event"])
+        operation = {**announced, "run_id": run_id, "host": host, "actor": announced.get("actor") or self.actor}
+        try:
+            entry = history_journal.begin(path, operation, self._holder)
+        except HistoryError as error:
+            return self._problem(f"{host}: if this run is interrupted the history will not tell of it: {error}")
+        self._open[host] = _Open(path, run_id, event, entry)
+        return told
+
+    def _record(self, host: str, event: dict[str, Any], trusted: bool, check: bool, place: Path | None) -> str | None:
+        path = self._place(event, trusted, place)
+        if not trusted or not event.get("host"):
+            event["host"] = host
+        event["run_id"] = str(event.get("run_id") or self.run_id)
+        event["actor"] = event.get("actor") or self.actor
+        name = str(event.get("event"))
+        self._ended.add((event["run_id"], str(event["host"]), history_journal.base(name)))
+        if event.get("check", check) is True:
+            return None
+        told = self.sweep(path)
+        try:
+            self._write(path, event)
+        except HistoryError as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the play goes on and the check below it stops it
+            problem = f"cannot write the history {path}: {type(error).__name__}: {error}"
+        else:
+            failures.pop((event["run_id"], name, str(event["host"])), None)
+            self._end(event)
+            return told
+        failures[(event["run_id"], name, str(event["host"]))] = problem
+        found = self._ending(event)
+        if found is not None:
+            history_journal.note(found.entry, None, found.step, unrecorded=f"{name}: {problem}")
+        return self._problem(f"{event['host']}: {name} is not recorded: {problem}")
+
+    def _ending(self, event: Mapping[str, Any]) -> _Open | None:
+        """The open operation that this event ends."""
+        found = self._open.get(str(event["host"]))
+        if found is None or event["run_id"] != found.run_id:
+            return None
+        return found if event["event"] in history_journal.endings(found.event) else None
+
+    def _end(self, event: Mapping[str, Any]) -> None:
+        found = self._ending(event)
+        if found is not None:
+            history_journal.end(found.entry)
+            del self._open[str(event["host"])]
+
+    def _problem(self, line: str) -> str:
+        self.problems.append(line)
+        return line
