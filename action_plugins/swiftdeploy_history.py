@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.plugins.action import ActionBase
 
 try:
@@ -19,7 +22,7 @@ except ImportError:
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {
         "type": "str",
-        "choices": ["recorded", "verified", "reported", "explained", "policies"],
+        "choices": ["writable", "recorded", "verified", "reported", "explained", "policies", "archived"],
         "default": "verified",
     },
     "path": {"type": "str"},
@@ -30,22 +33,46 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "decision": {"type": "str"},
     "explain_path": {"type": "str"},
     "files": {"type": "list", "elements": "dict"},
+    "archive_path": {"type": "str"},
 }
 EXPLAIN_PATH = "audit_decisions"
 
 
-def configured_path(given: str | None) -> Path:
-    """The history the callback writes: what the task says, else the callback's own setting."""
-    option = given
-    if not option:
-        try:
-            option = constants.config.get_config_value(
-                "path", plugin_type="callback", plugin_name="swiftdeploy_history"
-            )
-        except AnsibleError:
-            # The callback is not loaded, so its settings are not known; nothing was written either.
-            option = None
-    return history.default_path(option)
+def _setting(name: str) -> Any:
+    """A setting of the callback, None where it is not loaded: nothing was written then either."""
+    try:
+        return constants.config.get_config_value(name, plugin_type="callback", plugin_name="swiftdeploy_history")
+    except AnsibleError:
+        return None
+
+
+def configured_path(given: str | None, variable: Any) -> Path:
+    """The history the callback writes: what the task says, else swiftdeploy_history, else the callback's setting."""
+    if variable is not None and not isinstance(variable, str):
+        raise AnsibleActionFail(f"swiftdeploy_history is {variable!r}; it must be the path of a file")
+    return history.default_path(given or variable or _setting("path"))
+
+
+def configured_size() -> int | None:
+    """Bytes at which a file is closed, None for the usual."""
+    value = _setting("max_size")
+    try:
+        return None if value is None else int(human_to_bytes(value))
+    except ValueError:
+        raise AnsibleActionFail(
+            f"SWIFTDEPLOY_HISTORY_MAX_SIZE (history_max_size in ansible.cfg) is {value!r}; "
+            "it must be a number of bytes, or a number with K, M or G, for example 64M"
+        ) from None
+
+
+def _plain(outcome: Any) -> dict[str, Any]:
+    return {**dataclasses.asdict(outcome), "notes": list(outcome.notes)}
+
+
+def _verdict(outcome: Any, path: Path) -> str:
+    """One sentence on the chain, and where it is whole, what is not known of it and its last line."""
+    words = history.notes_words(outcome) if outcome.ok else ""
+    return str(report.verdict(outcome, path)) + (f"; {words}" if words else "")
 
 
 class ActionModule(ActionBase):
@@ -67,24 +94,58 @@ class ActionModule(ActionBase):
                 ("state", "recorded", ("run_id", "event")),
                 ("state", "explained", ("decision",)),
                 ("state", "policies", ("files",)),
+                ("state", "archived", ("archive_path",)),
             ],
         )
-        path = configured_path(args["path"])
+        variables = task_vars or {}
+        path = configured_path(args["path"], self._templar.template(variables.get("swiftdeploy_history")))
+        host = args["host"] or str(variables.get("inventory_hostname", ""))
+        work: dict[str, Callable[[], dict[str, Any]]] = {
+            "writable": lambda: self._writable(path),
+            "recorded": lambda: self._recorded(path, args["run_id"], args["event"], host),
+            "verified": lambda: self._verified(path),
+            "reported": lambda: self._reported(path, args["report_path"]),
+            "explained": lambda: self._explained(path, args["decision"], args["explain_path"] or EXPLAIN_PATH),
+            "policies": lambda: self._policies(path, args["files"]),
+            "archived": lambda: self._archived(path, args["archive_path"]),
+        }
         try:
-            if args["state"] == "recorded":
-                host = args["host"] or str((task_vars or {}).get("inventory_hostname", ""))
-                return self._recorded(path, args["run_id"], args["event"], host)
-            if args["state"] == "verified":
-                return self._verified(path)
-            if args["state"] == "explained":
-                return self._explained(path, args["decision"], args["explain_path"] or EXPLAIN_PATH)
-            if args["state"] == "policies":
-                kept, new = policy_store.keep(path, args["files"], dry=bool(self._task.check_mode))
-                return {"changed": new, "path": str(path), "policies_path": str(kept)}
-            return self._reported(path, args["report_path"])
+            return work[args["state"]]()
         except history.HistoryError as error:
             # The cause is in the message; Ansible would print a chained one once more.
             raise AnsibleActionFail(str(error)) from None
+
+    def _writable(self, path: Path) -> dict[str, Any]:
+        configured_size()
+        try:
+            history.check_writable(path)
+        except history.HistoryError as error:
+            raise AnsibleActionFail(f"{error}. Nothing was changed: what cannot be recorded is not begun") from None
+        return {"changed": False, "path": str(path)}
+
+    def _policies(self, path: Path, files: list[dict[str, str]]) -> dict[str, Any]:
+        kept, new = policy_store.keep(path, files, dry=bool(self._task.check_mode))
+        return {"changed": new, "path": str(path), "policies_path": str(kept)}
+
+    def _archived(self, path: Path, folder: str) -> dict[str, Any]:
+        target = Path.cwd() / Path(folder).expanduser()
+        moved = [] if self._task.check_mode else history.archive(path, target)
+        words = f"{len(moved)} closed files of {path.name} moved to {target}" if moved else "nothing to move"
+        return {"changed": bool(moved), "path": str(path), "archived": moved, "msg": words}
+
+    def _swept(self, path: Path) -> list[str]:
+        """Record what runs that are gone left open. Warnings."""
+        if not path.parent.is_dir():
+            raise AnsibleActionFail(
+                f"cannot read the history {path}: its folder does not exist. Create it or give another path"
+            )
+        if self._task.check_mode:
+            return []
+        try:
+            history.sweep(path, socket.gethostname(), configured_size())
+        except (history.HistoryError, OSError) as error:
+            return [f"an interrupted run is not recorded: {error}"]
+        return []
 
     def _recorded(self, path: Path, run_id: str, event: str, host: str) -> dict[str, Any]:
         if self._task.check_mode:
@@ -111,16 +172,20 @@ class ActionModule(ActionBase):
         }
 
     def _verified(self, path: Path) -> dict[str, Any]:
+        warnings = self._swept(path)
+        result = {"changed": False, "path": str(path), **({"warnings": warnings} if warnings else {})}
         try:
             outcome = history.verify(path)
         except FileNotFoundError:
-            return {"changed": False, "path": str(path), "exists": False, "ok": True, "records": 0}
-        return {"changed": False, "path": str(path), "exists": True, **dataclasses.asdict(outcome)}
+            return {**result, "exists": False, "ok": True, "records": 0}
+        return {**result, "exists": True, **_plain(outcome)}
 
     def _reported(self, path: Path, report_path: str | None) -> dict[str, Any]:
         target = Path.cwd() / Path(report_path or report.DEFAULT_NAME).expanduser()
+        warnings = self._swept(path)
         try:
             text, outcome = report.build(path)
+            outcome = history.with_ends(outcome, path)
         except FileNotFoundError:
             return {
                 "changed": False,
@@ -137,9 +202,11 @@ class ActionModule(ActionBase):
             "path": str(path),
             "report_path": str(target),
             "exists": True,
-            **dataclasses.asdict(outcome),
-            "msg": report.verdict(outcome, path),
+            **_plain(outcome),
+            "msg": _verdict(outcome, path),
         }
+        if warnings:
+            result["warnings"] = warnings
         if self._task.diff:
             result["diff"] = {
                 "before": before or "",

@@ -13,6 +13,9 @@ description:
   - In check mode nothing is written.
   - A host that becomes unreachable in the middle of a run gets a C(..._failed) record, when an earlier result
     of that host carried C(swiftdeploy_context).
+  - From C(swiftdeploy_context) until its end is recorded, an operation has a small file in C(PATH.open). A run that is
+    killed leaves it there, and the next one records C(..._interrupted), with the last task that had begun. Ctrl-C
+    records it at once.
   - Ansible turns an error in a callback into a warning, so this plugin cannot fail a play. The action
     C(swiftdeploy_history) with C(state=recorded) does that; the role C(record) uses both.
 author:
@@ -26,24 +29,42 @@ options:
       - The history file. Its folder must exist.
       - A relative path starts at the folder the playbook was started from. Not set or empty, it is
         C(history.jsonl) there.
+      - The variable C(swiftdeploy_history), of the inventory or by C(-e), comes before it.
     type: str
     env:
       - name: SWIFTDEPLOY_HISTORY
     ini:
       - section: swiftdeploy
         key: history
+  max_size:
+    description:
+      - A history file of this size or more is closed and named by the numbers of its lines; a new one is begun.
+      - Bytes, or a number with K, M or G; 0 for never.
+    type: str
+    default: 64M
+    env:
+      - name: SWIFTDEPLOY_HISTORY_MAX_SIZE
+    ini:
+      - section: swiftdeploy
+        key: history_max_size
 """
 
+import atexit
+import functools
 import os
+import socket
 import uuid
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
+from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader
+from ansible.template import Templar
 
 try:
-    from swiftdeploy import history
+    from swiftdeploy import context, history
 except ImportError:
     # Said by the action swiftdeploy_history, which can fail the play; this plugin could only warn.
     history = None  # type: ignore[assignment]
@@ -62,25 +83,80 @@ class CallbackModule(CallbackBase):
         self._recorder: history.Recorder | None = None
         # Now, before anything can change the working folder.
         self._start_folder = os.getcwd()  # noqa: PTH109 - a string is what is stored
+        self._play: Any = None
+        self._paths: dict[str, Path | None] = {}
+        self._owner = os.getpid()
+        # Ctrl-C ends a run without any hook.
+        atexit.register(self._close, "interrupted")
 
     def set_options(self, *args: Any, **kwargs: Any) -> None:
         super().set_options(*args, **kwargs)
         if history is not None:
             path = history.default_path(self.get_option("path"), self._start_folder)
-            self._recorder = history.Recorder(path, str(uuid.uuid4()), history.default_actor())
+            size = self._max_size()
+            self._recorder = history.Recorder(
+                path,
+                str(uuid.uuid4()),
+                history.default_actor(),
+                functools.partial(history.append, max_size=size),
+                holder=history.Holder(socket.gethostname(), self._owner, context.process_start(self._owner)),
+                max_size=size,
+            )
+
+    def _max_size(self) -> int | None:
+        try:
+            return int(human_to_bytes(self.get_option("max_size")))
+        except ValueError:
+            # The action swiftdeploy_history says so, before anything is changed.
+            return None
 
     def _observe(self, result: Any) -> None:
         if self._recorder is None:
+            return
+        if not isinstance(result.result, dict):
             return
         name = str(result.task.action)
         # Only our own actions run on the controller throughout; any module's result comes from a host.
         trusted = name.startswith("swiftdeploy_") and action_loader.has_plugin(name)
         check = result.task.check_mode is True
-        self._tell(self._recorder.observe(result.host.get_name(), result.result, trusted, check))
+        ours = "swiftdeploy_event" in result.result or "swiftdeploy_context" in result.result
+        path = self._path_for(result.host) if ours else None
+        self._tell(self._recorder.observe(result.host.get_name(), result.result, trusted, check, path))
+
+    def _path_for(self, host: Any) -> Path | None:
+        """The host's swiftdeploy_history, None where it has none. Asked once a play for each host."""
+        name = host.get_name()
+        if name not in self._paths:
+            variables = self._play.get_variable_manager().get_vars(play=self._play, host=host)
+            value = Templar(loader=self._play.get_loader(), variables=variables).template(
+                variables.get("swiftdeploy_history")
+            )
+            given = isinstance(value, str) and value
+            self._paths[name] = history.default_path(str(value), self._start_folder) if given else None
+        return self._paths[name]
 
     def _tell(self, problem: str | None) -> None:
         if problem:
             self._display.display(problem, color=constants.COLOR_ERROR, stderr=True)
+        while self._recorder is not None and self._recorder.notices:
+            self._display.display(self._recorder.notices.pop(0), color=constants.COLOR_WARN, stderr=True)
+
+    def _close(self, how: str) -> None:
+        # A worker has a copy of all this.
+        if self._recorder is not None and os.getpid() == self._owner:
+            for problem in self._recorder.close(how):
+                self._tell(problem)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play
+        self._paths.clear()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        if self._recorder is not None:
+            self._recorder.task(host.get_name(), task.get_name())
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._close("the run ended")
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._observe(result)

@@ -20,6 +20,7 @@ options:
       - Name of the event, small letters, digits and underscores.
       - Known to the audit report are V(deploy), V(promote), V(rollback), each alone and with C(_blocked) and
         C(_failed), V(status_scrape), V(chaos), V(policy_unavailable), V(override), V(teardown), V(lock_broken).
+      - The history itself writes an operation with C(_interrupted), and V(history_archived).
     type: str
     required: true
   fields:
@@ -41,7 +42,7 @@ options:
     description: Who did it. Default is the login name (behind sudo, the person's) at the controller's name.
     type: str
   history_path:
-    description: Write to this history instead of the one the callback is set to.
+    description: Write to this history instead of C(swiftdeploy_history) and of the one the callback is set to.
     type: str
 attributes:
   check_mode:

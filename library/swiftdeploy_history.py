@@ -12,6 +12,7 @@ description:
 options:
   state:
     description:
+      - V(writable) fails when a record could not be written, before anything is done that would need one.
       - V(recorded) fails when the history holds no record of O(run_id), O(event) and O(host). In check mode it
         passes, because nothing is recorded there.
       - V(verified) checks the whole chain and returns what it found. A broken chain is no failure of the task.
@@ -20,11 +21,13 @@ options:
       - V(explained) tells one decision of the past, O(decision), in RV(msg), and writes what is needed to decide it
         again to O(explain_path)/ID.
       - V(policies) keeps O(files) beside the history, so that what they decide can be explained later.
+      - V(archived) moves the closed files to O(archive_path), with a record that says so; see docs/history.md.
+      - V(verified) and V(reported) first record what runs that are gone left open (C(..._interrupted)).
     type: str
-    choices: [recorded, verified, reported, explained, policies]
+    choices: [writable, recorded, verified, reported, explained, policies, archived]
     default: verified
   path:
-    description: The history. Default is the callback's setting.
+    description: The history. Default is the variable C(swiftdeploy_history), then the callback's setting.
     type: str
   run_id:
     description: Id of the run, needed for O(state=recorded).
@@ -48,6 +51,9 @@ options:
     description: The policies, C(path) and C(content), needed for O(state=policies).
     type: list
     elements: dict
+  archive_path:
+    description: The folder that gets the closed files, needed for O(state=archived). It must exist.
+    type: str
 attributes:
   check_mode:
     description: Reads as usual; nothing is written.
@@ -120,6 +126,33 @@ bad_lines:
   returned: when O(state) is V(verified) or V(reported) and the history exists
   type: int
   sample: 0
+file:
+  description: The file of the first wrong line; null when all are right.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: str
+  sample: history.jsonl
+last_seq:
+  description: Number of the last record. Kept elsewhere with its hash, it shows whether the end was exchanged.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: int
+  sample: 12
+last_hash:
+  description: Hash of the last record.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: str
+  sample: 5d41402abc4b2a76b9719d911017c592ae2f3e1b1ad8cdd0fe0a4a9c2e3f1a6b
+notes:
+  description: What the check cannot know, and where the history starts when earlier lines were archived.
+  returned: when O(state) is V(verified) or V(reported) and the history exists
+  type: list
+  elements: str
+  sample: ["the end cannot be checked: history.jsonl.head is missing"]
+archived:
+  description: Names of the files that were moved.
+  returned: when O(state) is V(archived)
+  type: list
+  elements: str
+  sample: [history.jsonl.000000000001-000000004321]
 report_path:
   description: The report.
   returned: when O(state) is V(reported)

@@ -23,7 +23,8 @@ options:
       - What this host is in the middle of. C(event), C(run_id), C(actor), C(service), C(version), C(mode) and
         C(history_path) are used.
       - When the host becomes unreachable later in the run, the callback C(swiftdeploy_history) records the event
-        with C(_failed), unless this event's end was recorded before.
+        with C(_failed), unless this event's end was recorded before. When the run is killed, the next one records it
+        with C(_interrupted).
     type: dict
 attributes:
   check_mode:
