@@ -85,14 +85,14 @@ class Recorder:
         """
         if not isinstance(result, Mapping):
             return None
-        if host in self._open and isinstance(result.get("swiftdeploy_step"), str):
-            self._open[host].step = result["swiftdeploy_step"]
         told = None
         announced = result.get("swiftdeploy_context")
         if isinstance(announced, Mapping):
             self._contexts[host] = dict(announced, _trusted=trusted, _path=path)
             if trusted and not check and announced.get("event"):
                 told = self._begin(host, announced, self._place(announced, trusted, path))
+        if host in self._open and isinstance(result.get("swiftdeploy_step"), str):
+            self._open[host].step = result["swiftdeploy_step"]
         event = result.get("swiftdeploy_event")
         if not isinstance(event, Mapping):
             return told

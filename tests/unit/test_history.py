@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiftdeploy import history
+from swiftdeploy import history, history_file, history_line
 from swiftdeploy.history import HistoryError, Recorder
 
 JSON_VALUES = st.recursive(
@@ -203,7 +203,7 @@ def test_a_line_longer_than_any_of_ours_is_passed_over_without_being_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = filled(tmp_path, 1)
-    monkeypatch.setattr(history, "MAX_LINE", 2000)
+    monkeypatch.setattr(history_line, "MAX_LINE", 2000)
     with path.open("ab") as out:
         out.write(b"x" * 300_000 + b"\n")
     history_lines = list(history.scan(path))
@@ -222,12 +222,16 @@ def test_no_history_and_an_empty_one(tmp_path: Path) -> None:
 
 @given(st.data())
 @settings(max_examples=80, deadline=None)
-def test_a_tail_cut_anywhere_is_set_aside_and_nothing_whole_is_lost(data: st.DataObject) -> None:
+def test_a_line_cut_short_by_a_power_cut_is_set_aside_and_nothing_whole_is_lost(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = filled(folder, 3)
+        path = filled(folder, 2)
+        head, before = history_file.head_path(path).read_bytes(), path.stat().st_size
+        history.append(path, event(2))
         raw = path.read_bytes()
-        cut = raw[: data.draw(st.integers(0, len(raw)))]
+        cut = raw[: data.draw(st.integers(before, len(raw)))]
         path.write_bytes(cut)
+        # The head is written after the line is on the disk.
+        history_file.head_path(path).write_bytes(head)
         whole = cut[: cut.rfind(b"\n") + 1]
         torn = cut[len(whole) :]
         assert history.verify(path).ok == (not torn)
@@ -356,7 +360,7 @@ def test_writers_at_once_lose_nothing_and_keep_one_chain(tmp_path: Path) -> None
 
 def test_a_lock_that_is_never_released_ends_in_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filled(tmp_path, 1)
-    monkeypatch.setattr(history, "LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(history_file, "LOCK_SECONDS", 0.02)
     with path.open("rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(HistoryError, match="another process has held its lock"):
@@ -367,16 +371,18 @@ def test_a_lock_that_is_never_released_ends_in_a_message(tmp_path: Path, monkeyp
 def test_a_file_moved_away_while_waiting_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filled(tmp_path, 2)
     old = tmp_path / "old.jsonl"
-    lock = history._lock
+    lock = history_file._lock
 
     def lock_after_move(handle: int, target: Path, deadline: float) -> None:
         if not old.exists():
             target.rename(old)
         lock(handle, target, deadline)
 
-    monkeypatch.setattr(history, "_lock", lock_after_move)
-    assert history.append(path, event())["seq"] == 1
-    assert history.verify(old).records == 2
+    monkeypatch.setattr(history_file, "_lock", lock_after_move)
+    # The head still knows of them.
+    assert history.append(path, event())["seq"] == 3
+    assert history.verify(old) == history.VerifyResult(ok=True, records=2)
+    assert "lines 1 to 2 are missing" in str(history.verify(path).problem)
 
 
 # --------------------------------------------------------------------------------------------- finding
