@@ -79,13 +79,18 @@ def target(
     workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
 
 
-def strike(target: Struck, point: Point, operation: str) -> tuple[Release, Point, Ran]:
-    """Strike; again, earlier in the module's life, when the module was quicker than the strike."""
+def strike(target: Struck, point: Point, operation: str) -> tuple[Release, Point, Ran, bool]:
+    """Strike; again, earlier in the module's life, when the module was quicker than the strike.
+
+    The last of what is returned: whether the history must tell of the interruption.
+    """
     while True:
         asked = target.ask_for(operation)
-        ran = runs.struck(target.workspace, point, *COMMANDS[operation])
-        if ran is not None:
-            return asked, point, ran
+        struck = runs.struck(target.workspace, point, *COMMANDS[operation])
+        if struck is not None:
+            ran, names = struck
+            # A run whose module was killed goes on and records that it failed.
+            return asked, point, ran, point.way != "module" and runs.interrupted(names)
         assert point.after > 0, f"task {point.task} could not be struck"
         point = Point(point.task, point.way, point.after / 2 if point.after > 0.05 else 0.0)
 
@@ -95,9 +100,22 @@ def lock_breaks(workspace: Workspace) -> list[str]:
     return [str(record["reason"]) for record in workspace.history() if record["event"] == "lock_broken"]
 
 
-def repaired(target: Struck, asked: Release, operation: str, point: Point, settle: bool) -> list[str]:
-    """What is wrong after the same command was given again; with ``settle`` also after it was given once more."""
+def interruptions(workspace: Workspace) -> list[str]:
+    """Events and reasons of all records of an interrupted run."""
+    return [
+        f"{record['event']}: {record['reason']}"
+        for record in workspace.history()
+        if record["event"].endswith("_interrupted")
+    ]
+
+
+def repaired(target: Struck, asked: Release, operation: str, point: Point, told: bool, settle: bool) -> list[str]:
+    """What is wrong after the same command was given again; with ``settle`` also after it was given once more.
+
+    ``told``: the history must tell of the interruption, once.
+    """
     workspace, words = target.workspace, COMMANDS[operation]
+    earlier = interruptions(workspace)
     left = (stack.folder(workspace) / "lock.json").exists()
     breaks = lock_breaks(workspace)
     again = workspace.play(*words)
@@ -109,6 +127,9 @@ def repaired(target: Struck, asked: Release, operation: str, point: Point, settl
     expected = {0, 1} if point.way == "orphan" else {int(left)}
     if len(new) not in expected or not all("is gone" in reason for reason in new):
         problems.append(f"lock left behind: {left}; recorded as broken: {new}")
+    fresh = interruptions(workspace)[len(earlier) :]
+    if len(fresh) != int(told) or not all(f"{words[0]}_interrupted: interrupted after 20" in line for line in fresh):
+        problems.append(f"interrupted: {told}; recorded: {fresh}")
     if not settle:
         return problems
     settled = stack.programs(workspace)
@@ -137,15 +158,15 @@ def suffer(target: Struck, point: Point, operation: str, serves: bool) -> dict[s
     if serves:
         old = stack.serving(workspace)
         with Prober(workspace.url) as prober:
-            asked, point, ran = strike(target, point, operation)
+            asked, point, ran, told = strike(target, point, operation)
             served = stack.serving(workspace)
-            problems += repaired(target, asked, operation, point, settle)
+            problems += repaired(target, asked, operation, point, told, settle)
         # Strikes that came too late brought the versions between.
         between = {(f"{number}.0.0", asked[1]) for number in range(int(old[0].split(".")[0]) + 1, target.version + 1)}
         problems += prober.problems({old, *between})
     else:
-        asked, point, ran = strike(target, point, operation)
-        problems += repaired(target, asked, operation, point, settle)
+        asked, point, ran, told = strike(target, point, operation)
+        problems += repaired(target, asked, operation, point, told, settle)
     return {
         "runtime": workspace.runtime,
         "operation": operation if serves else "first deploy",
@@ -154,6 +175,7 @@ def suffer(target: Struck, point: Point, operation: str, serves: bool) -> dict[s
         "way": point.way,
         "after": round(point.after, 3),
         "struck_run_ended": ran.status,
+        "interrupted": told,
         "asked": asked,
         "served": served,
         "problems": problems,

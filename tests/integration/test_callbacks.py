@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,14 @@ RECORD = """
         record_run_id: "{{ run_id | default('run-1') }}"
         record_fields: {service: app, version: "1.0.0", mode: stable, duration_s: 4.12, error_rate: 0.0, note: extra}
         record_summary: "Deployment successful  {{ inventory_hostname }}  v1.0.0 (stable)  4.1 s"
+"""
+
+AUDIT = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  roles:
+    - role: audit
 """
 
 
@@ -219,6 +228,38 @@ def test_the_history_can_be_elsewhere_by_setting_environment_or_role(project: Pr
     assert not project.history.exists()
 
 
+def test_the_history_can_be_set_for_each_host_in_the_inventory_or_for_all_with_e(project: Project) -> None:
+    with (project.folder / "inventory.ini").open("a") as inventory:
+        inventory.write('\n[all:vars]\nswiftdeploy_history="logs/{{ inventory_hostname }}.jsonl"\n')
+    (project.folder / "logs").mkdir()
+    (project.folder / "below").mkdir()
+    assert project.play(RECORD, "-e", "target=web1,web2", SWIFTDEPLOY_HISTORY="by-environment.jsonl").status == 0
+    assert project.play(RECORD, "-e", "swiftdeploy_history=below/h.jsonl", "-e", "run_id=run-2").status == 0
+    assert [record["host"] for record in history.read(project.folder / "logs" / "web2.jsonl")] == ["web2"]
+    assert history.verify(project.folder / "logs" / "web1.jsonl").records == 1
+    assert history.verify(project.folder / "below" / "h.jsonl").records == 1
+    audited = project.play(AUDIT, "-e", "swiftdeploy_history=below/h.jsonl")
+    last = next(history.read(project.folder / "below" / "h.jsonl"))
+    assert f"h.jsonl is whole: 1 records; the last line is 1 with hash {last['hash']}" in audited.out
+    assert not project.history.exists()
+    wrong = project.play(AUDIT, "-e", "swiftdeploy_history=none/h.jsonl")
+    assert wrong.status != 0
+    assert "its folder does not exist. Create it or give another path" in wrong.out
+
+
+def test_a_file_is_closed_at_the_limit_and_closed_files_are_archived(project: Project) -> None:
+    for number in range(3):
+        assert project.play(RECORD, "-e", f"run_id=run-{number}", SWIFTDEPLOY_HISTORY_MAX_SIZE="100").status == 0
+    closed = sorted(path.name for path in project.folder.glob("history.jsonl.0*"))
+    assert closed == ["history.jsonl.000000000001-000000000001", "history.jsonl.000000000002-000000000002"]
+    (project.folder / "old").mkdir()
+    moved = project.play(AUDIT, "-e", "archive=old")
+    assert moved.status == 0
+    assert "2 closed files of history.jsonl moved to" in moved.out
+    assert sorted(path.name for path in (project.folder / "old").iterdir()) == closed
+    assert "it starts at line 3, the earlier ones were archived" in project.play(AUDIT).out
+
+
 def test_items_retries_and_failures_with_an_event_are_recorded_once_each(project: Project) -> None:
     tasks = """
 - name: Announce each
@@ -284,6 +325,68 @@ def test_a_host_lost_in_the_middle_is_shown_and_recorded_as_failed(project: Proj
     assert (record["event"], record["host"], record["run_id"]) == ("promote_failed", "lost", "run-7")
     assert record["reason"].startswith("unreachable: ")
     assert record["version"] == "2.0.0"
+
+
+# --------------------------------------------------------------------------------- runs that are interrupted
+
+# Waits in the middle of the operation until the file `go` is there.
+WAITING = plays("""
+- name: Begin
+  swiftdeploy_step:
+    msg: manifest read
+    context: {event: deploy, run_id: run-7, actor: ada@control, service: app, version: "2.0.0", mode: stable}
+- name: Start the release in green
+  ansible.builtin.command:
+    chdir: "{{ playbook_dir }}"
+    argv: [sh, -c, "touch waiting; while [ ! -e go ]; do sleep 0.1; done"]
+""")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_an_interrupted_run_is_recorded_once_by_itself_or_by_the_next(project: Project, how: signal.Signals) -> None:
+    process = project.start(WAITING)
+    try:
+        wait_until((project.folder / "waiting").exists, "the task to run", 60)
+        process.send_signal(how)
+        out, _none = process.communicate(timeout=60)
+    finally:
+        # Lets the module on the host end by itself.
+        (project.folder / "go").touch()
+    assert process.returncode != 0
+    assert "Traceback" not in out
+    assert project.history.exists() == (how == signal.SIGINT)
+    again = project.play(AUDIT)
+    assert again.status == 0
+    told = project.play(RECORD)
+    assert told.status == 0
+    interrupted, recorded = project.records()
+    assert (interrupted["event"], interrupted["run_id"], interrupted["host"]) == ("deploy_interrupted", "run-7", "web1")
+    word = "at" if how == signal.SIGINT else "after"
+    assert re.fullmatch(rf"interrupted {word} 20\S+Z while: Start the release in green", interrupted["reason"])
+    assert (interrupted["actor"], interrupted["version"]) == ("ada@control", "2.0.0")
+    assert recorded["event"] == "deploy"
+    assert list((project.folder / "history.jsonl.open").iterdir()) == []
+
+
+def test_an_operation_that_ends_without_a_word_is_recorded(project: Project) -> None:
+    """A host that Ansible drops from the play because of another one."""
+    playbook = plays(
+        """
+- name: Begin
+  swiftdeploy_step:
+    context: {event: deploy, run_id: run-7, service: app}
+- name: Break on one host
+  ansible.builtin.fail: {msg: broken}
+  when: inventory_hostname == 'web1'
+""",
+        hosts="web1,web2",
+    ).replace("gather_facts: false", "gather_facts: false\n  any_errors_fatal: true")
+    assert project.play(playbook).status != 0
+    assert sorted((record["event"], record["host"]) for record in project.records()) == [
+        ("deploy_interrupted", "web1"),
+        ("deploy_interrupted", "web2"),
+    ]
+    assert all("the run ended at 20" in record["reason"] for record in project.records())
 
 
 def test_a_wrong_use_is_told_in_one_line(project: Project) -> None:
@@ -445,14 +548,6 @@ def test_listing_and_ad_hoc_still_work(project: Project) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- audit
-
-AUDIT = """
-- hosts: localhost
-  connection: local
-  gather_facts: false
-  roles:
-    - role: audit
-"""
 
 
 def test_the_audit_writes_the_report_once(project: Project) -> None:

@@ -6,6 +6,7 @@ import concurrent.futures
 import re
 import socket
 
+from support.history_schema import violations
 from support.workspace import Workspace, wait_until
 
 
@@ -80,6 +81,7 @@ def test_the_walk(workspace: Workspace) -> None:
     seen = [record["event"] for record in workspace.history()]
     for event in ("deploy", "promote", "chaos", "status_scrape", "promote_blocked"):
         assert event in seen
+    assert violations(workspace.folder / "history.jsonl") == []
 
     workspace.play("teardown", "-e", "clean=true").ok()
     wait_until(lambda: not workspace.processes(), "all processes to be gone")

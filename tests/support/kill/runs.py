@@ -71,15 +71,29 @@ def counted(workspace: Workspace, *words: str) -> list[Task]:
     return tasks
 
 
-def struck(workspace: Workspace, point: Point, *words: str) -> Ran | None:
-    """Run ``words`` and strike at ``point``; None when the module had ended before the strike was due."""
+def struck(workspace: Workspace, point: Point, *words: str) -> tuple[Ran, list[str]] | None:
+    """Run ``words`` and strike at ``point``; how it ended, and the names of the tasks that had begun by then.
+
+    None when the module had ended before the strike was due.
+    """
     order = {"task": point.task.number, "way": point.way, "after": point.after}
     ran, lines = _play(workspace, words, **order)
     if not any("struck" in line for line in lines):
         return None
     if point.way != "module":
         assert ran.status == -9, ran.text
-    return ran
+    return ran, [line["name"] for line in lines if "task" in line]
+
+
+def interrupted(names: list[str]) -> bool:
+    """Whether a run that was killed in the last of the tasks ``names`` was between the announcement of what it is in
+    the middle of and the record of how that ended."""
+    done = names[:-1]
+    begun = any(name.endswith("Say what this host is in the middle of") for name in done)
+    # The record of the end is the one after this; other records come before.
+    ends = [number for number, name in enumerate(done) if name.endswith(("that it is done", "that it was not done"))]
+    recorded = bool(ends) and any(name.endswith("Announce the event") for name in done[ends[-1] :])
+    return begun and not recorded
 
 
 def every_point(tasks: list[Task]) -> list[Point]:
