@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -27,5 +28,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Answer what is documented as RETURN."""
         super().run(tmp, task_vars)
+        _result, args = self.validate_argument_spec(argument_spec={"commit_of": {"type": "path"}})
         # Tasks run in children of the one process that is the playbook run.
-        return {"changed": False, **context.describe(os.getppid())}
+        answer = {"changed": False, **context.describe(os.getppid())}
+        if args["commit_of"]:
+            here = Path.cwd()
+            answer["commit"] = context.commit((here / args["commit_of"]).parent, here)
+        return answer

@@ -30,6 +30,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "event": {"type": "str"},
     "host": {"type": "str"},
     "report_path": {"type": "str"},
+    "html_path": {"type": "str"},
+    "since": {"type": "str"},
+    "until": {"type": "str"},
+    "report_host": {"type": "str"},
     "decision": {"type": "str"},
     "explain_path": {"type": "str"},
     "files": {"type": "list", "elements": "dict"},
@@ -104,14 +108,14 @@ class ActionModule(ActionBase):
             "writable": lambda: self._writable(path),
             "recorded": lambda: self._recorded(path, args["run_id"], args["event"], host),
             "verified": lambda: self._verified(path),
-            "reported": lambda: self._reported(path, args["report_path"]),
+            "reported": lambda: self._reported(path, args),
             "explained": lambda: self._explained(path, args["decision"], args["explain_path"] or EXPLAIN_PATH),
             "policies": lambda: self._policies(path, args["files"]),
             "archived": lambda: self._archived(path, args["archive_path"]),
         }
         try:
             return work[args["state"]]()
-        except history.HistoryError as error:
+        except (history.HistoryError, report.ChoiceError) as error:
             # The cause is in the message; Ansible would print a chained one once more.
             raise AnsibleActionFail(str(error)) from None
 
@@ -180,42 +184,42 @@ class ActionModule(ActionBase):
             return {**result, "exists": False, "ok": True, "records": 0}
         return {**result, "exists": True, **_plain(outcome)}
 
-    def _reported(self, path: Path, report_path: str | None) -> dict[str, Any]:
-        target = Path.cwd() / Path(report_path or report.DEFAULT_NAME).expanduser()
+    def _reported(self, path: Path, args: dict[str, Any]) -> dict[str, Any]:
+        choice = report.choose(args["since"] or "", args["until"] or "", args["report_host"] or "")
+        target = Path.cwd() / Path(args["report_path"] or report.DEFAULT_NAME).expanduser()
+        page = Path.cwd() / Path(args["html_path"]).expanduser() if args["html_path"] else target.with_suffix(".html")
+        if page == target:
+            raise AnsibleActionFail(f"the Markdown and the HTML report cannot both be {target}: give one another path")
+        paths = {"path": str(path), "report_path": str(target), "html_path": str(page)}
         warnings = self._swept(path)
         try:
-            text, outcome = report.build(path)
-            outcome = history.with_ends(outcome, path)
+            made = report.make(path, choice)
         except FileNotFoundError:
-            return {
-                "changed": False,
-                "path": str(path),
-                "report_path": str(target),
-                "exists": False,
-                "ok": True,
-                "records": 0,
-                "msg": f"no history yet at {path}",
-            }
-        before = report.current(target)
+            missing = {"changed": False, "exists": False, "ok": True, "records": 0, "shown": "", "charts_problem": ""}
+            return {**missing, **paths, "msg": f"no history yet at {path}"}
+        files = {target: made.markdown, page: made.html}
+        before = {one: report.current(one) for one in files}
+        changed = [one for one, text in files.items() if before[one] != text]
         result: dict[str, Any] = {
-            "changed": before != text,
-            "path": str(path),
-            "report_path": str(target),
+            "changed": bool(changed),
+            **paths,
             "exists": True,
-            **_plain(outcome),
-            "msg": _verdict(outcome, path),
+            **_plain(made.outcome),
+            "shown": made.shown,
+            "charts_problem": made.problem,
+            "msg": _verdict(made.outcome, path),
         }
         if warnings:
             result["warnings"] = warnings
         if self._task.diff:
-            result["diff"] = {
-                "before": before or "",
-                "after": text,
-                "before_header": str(target),
-                "after_header": str(target),
-            }
-        if result["changed"] and not self._task.check_mode:
-            report.write(target, text)
+            headers = {"before_header": str(target), "after_header": str(target)}
+            result["diff"] = [{"before": before[target] or "", "after": made.markdown, **headers}]
+            if page in changed:
+                # A page of markup is nothing to read as a diff.
+                result["diff"].append({"prepared": f"{page}: {'new' if before[page] is None else 'changed'}\n"})
+        if not self._task.check_mode:
+            for one in changed:
+                report.write(one, files[one])
         return result
 
     def _explained(self, path: Path, wanted: str, folder: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ options:
       - V(recorded) fails when the history holds no record of O(run_id), O(event) and O(host). In check mode it
         passes, because nothing is recorded there.
       - V(verified) checks the whole chain and returns what it found. A broken chain is no failure of the task.
-      - V(reported) does the same and writes the audit report, from the history alone. The same history gives the
-        same bytes. A broken chain is no failure of the task, the report and RV(ok) say it.
+      - V(reported) does the same and writes the audit report, from the history alone, as Markdown and as HTML. The same
+        history gives the same bytes. The whole chain is checked, whichever records are shown. A broken chain is no
+        failure of the task, the report and RV(ok) say it.
       - V(explained) tells one decision of the past, O(decision), in RV(msg), and writes what is needed to decide it
         again to O(explain_path)/ID.
       - V(policies) keeps O(files) beside the history, so that what they decide can be explained later.
@@ -41,6 +42,20 @@ options:
   report_path:
     description: The report. Default is C(audit_report.md) in the folder the playbook was started from.
     type: str
+  html_path:
+    description: The same report as one HTML file. Default is O(report_path) with the ending C(.html).
+    type: str
+  since:
+    description:
+      - O(state=reported) shows records from here on. A date, a time (UTC unless it names a zone), or how long ago, for
+        example V(7d), V(24h), V(30m).
+    type: str
+  until:
+    description: The same for the last record that is shown. A date alone is its last moment.
+    type: str
+  report_host:
+    description: O(state=reported) shows records of this host, or of those that a shell pattern such as V(web*) matches.
+    type: str
   decision:
     description: Id of the decision, or the first eight letters or more of it, needed for O(state=explained).
     type: str
@@ -59,7 +74,7 @@ attributes:
     description: Reads as usual; nothing is written.
     support: full
   diff_mode:
-    description: Shows the change of the report.
+    description: Shows the change of the Markdown report, and of the HTML whether it changes.
     support: full
   idempotent:
     description: A report that would not change is not written.
@@ -83,6 +98,12 @@ EXAMPLES = r"""
   swiftdeploy_history:
     state: reported
     report_path: audit_report.md
+
+- name: Write the report of a week on one host
+  swiftdeploy_history:
+    state: reported
+    since: 7d
+    report_host: web1
 
 - name: Explain a decision
   swiftdeploy_history:
@@ -158,6 +179,21 @@ report_path:
   returned: when O(state) is V(reported)
   type: str
   sample: /srv/app/audit_report.md
+html_path:
+  description: The same as HTML.
+  returned: when O(state) is V(reported)
+  type: str
+  sample: /srv/app/audit_report.html
+shown:
+  description: Which records are shown and how many of how many; empty when all are.
+  returned: when O(state) is V(reported)
+  type: str
+  sample: "since 2026-11-14 00:00:00, host web1: shows 120 of 3400 records"
+charts_problem:
+  description: Why the HTML has no charts although there are readings; empty when all is well.
+  returned: when O(state) is V(reported)
+  type: str
+  sample: ""
 explain_path:
   description: The folder with input.json, answer.json and policies/; null where the policies are not kept.
   returned: when O(state) is V(explained)

@@ -14,20 +14,24 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from swiftdeploy import history, report
+from swiftdeploy.report import gather, markdown, words
+from swiftdeploy.report.document import METRIC_ROWS
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HEADINGS = [
     "Audit report",
     "Summary",
+    "Delivery figures",
+    "Metrics over time",
     "Timeline",
     "Mode changes",
     "Chaos injections",
     "Policy violations",
     "Policy unavailable, overrides, broken locks",
+    "Interrupted runs",
     "Decisions",
     "Releases per host",
-    "Metrics over time",
-    "Delivery figures",
+    "Lines set aside",
 ]
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
@@ -83,8 +87,8 @@ def denied(*reasons: str, domain: str = "canary", **more: Any) -> dict[str, Any]
     answer = {
         "outcome": "denied",
         "reasons": list(reasons),
-        "checked": {"p99_latency_ms": 620.0},
-        "thresholds": {"p99_latency_ms": 500},
+        "checked": {"status": "measured", "p99_latency_ms": 620.0, "baseline_requests": None},
+        "thresholds": {"p99_latency_ms": {"max": 500}, "error_rate": {"max": 0.01}, "source": "default"},
         "decision_id": "d-1",
     }
     return {"policy": {domain: answer | more}}
@@ -108,12 +112,12 @@ MEASURED = {
 @given(st.text())
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_one_cell_that_shows_just_that_text(text: str) -> None:
-    page = "\n".join(report.table(["a", "b", "c"], [["1", report.md(text), "3"]]))
+    page = "\n".join(markdown.table(["a", "b", "c"], [["1", markdown.md(text), "3"]]))
     ((first, shown, last),) = tables(f"# t\n\n{page}\n")["t"]
     assert (first, last) == ("1", "3")
-    expected = report._CONTROL.sub(" ", text).strip()
-    if len(expected) > report.CELL:
-        expected = expected[: report.CELL - 1] + "…"
+    expected = words.CONTROL.sub(" ", text).strip()
+    if len(expected) > words.CELL:
+        expected = expected[: words.CELL - 1] + "…"
     assert shown.strip() == (expected.strip() or "–")  # noqa: RUF001
 
 
@@ -162,7 +166,7 @@ def test_names_of_events_can_be_searched_for_in_the_source(tmp_path: Path) -> No
 
 
 def test_text_that_turns_its_direction_is_straightened() -> None:
-    assert report.md("a\u202eb\u2066c\x1b[31m") == "a b c \\[31m"
+    assert markdown.md("a\u202eb\u2066c\x1b[31m") == "a b c \\[31m"
 
 
 # --------------------------------------------------------------------------------------------- sections
@@ -172,7 +176,7 @@ def walk() -> list[dict[str, Any]]:
     return [
         {"event": "deploy", "version": "1.0.0", "mode": "stable", "release": "r1", "duration_s": 4.12, **ALLOWED},
         {"event": "promote", "version": "1.0.0", "mode": "canary", "release": "r2", **ALLOWED},
-        {"event": "chaos", "chaos": "error", "rate": 0.5},
+        {"event": "chaos", "chaos": "error", "rate": 0.5, "reason": "half of them"},
         {"event": "status_scrape", "chaos": "error", "error_rate": 0.5, **denied("error rate is 50 %")},
         {
             "event": "promote_blocked",
@@ -194,7 +198,10 @@ def test_the_walk_shows_in_every_section(tmp_path: Path) -> None:
         ["stable", "canary", "promote"],
         ["canary", "stable", "promote"],
     ]
-    assert [row[2:4] for row in found["Chaos injections"]] == [["error", "rate = 0.5"], ["none", "–"]]  # noqa: RUF001
+    assert [row[2:5] for row in found["Chaos injections"]] == [
+        ["error", "half of them", "rate = 0.5"],
+        ["none", "–", "–"],  # noqa: RUF001
+    ]
     assert [(row[1], row[5]) for row in found["Policy violations"]] == [
         ("status_scrape", "error rate is 50 %"),
         ("promote_blocked", "P99 latency is 620 ms; error rate is 50 %"),
@@ -204,8 +211,9 @@ def test_the_walk_shows_in_every_section(tmp_path: Path) -> None:
         "denied",
         "P99 latency is 620 ms; error rate is 50 %",
         "80 requests in 10.2 s up to now, 20 of 80 at the proxy were probes (25 %)",
-        "p99_latency_ms = 620",
-        "p99_latency_ms = 500",
+        # Each figure beside its limit; those that no limit holds come after, those that were not measured not at all.
+        "p99_latency_ms = 620 (max 500); error_rate = not measured (max 0.01); status = measured",
+        "default",
         "d-1",
     ]
     # Of a domain that judges no requests, or a record without them, nothing is told.
@@ -221,6 +229,7 @@ def test_an_empty_history_makes_a_report(tmp_path: Path) -> None:
     text, outcome = report.build(tmp_path / "history.jsonl")
     assert outcome.ok
     assert ["Records", "0"] in tables(text)["Summary"]
+    assert list(tables(text)) == HEADINGS
 
 
 def test_no_history_is_an_error_of_its_own(tmp_path: Path) -> None:
@@ -320,7 +329,9 @@ def test_a_broken_chain_is_said_at_the_top_and_the_rest_is_still_reported(tmp_pa
 def delivery(folder: Path, *events: tuple[str, float]) -> list[str]:
     """Values of the delivery figures; each event with its time in hours."""
     page = build(folder, *({"event": name, "timestamp": at(hours=hours)} for name, hours in events))
-    return [row[1] for row in tables(page)["Delivery figures"]]
+    frequency, lead, *rest = [row[1] for row in tables(page)["Delivery figures"]]
+    assert lead == "–"  # noqa: RUF001
+    return [frequency, *rest]
 
 
 def test_delivery_figures(tmp_path: Path) -> None:
@@ -406,13 +417,14 @@ def test_a_long_history_keeps_the_last_rows_says_what_is_left_out_and_needs_no_m
     long, text = peak(10_000)
     assert long < short * 1.3
     found = tables(text)
-    assert len(found["Timeline"]) == report.TIMELINE_ROWS
-    assert found["Timeline"][-1][0] == report.show_time(at(seconds=5 * 9_999))
+    assert len(found["Timeline"]) == gather.TIMELINE_ROWS
+    assert found["Timeline"][-1][0] == words.time_of(at(seconds=5 * 9_999))
     assert "The last 1000 of " in text
     assert ["Runs", "10000"] in found["Summary"]
-    assert len(found["Metrics over time"]) <= report.METRIC_ROWS
-    assert sum(int(row[3]) for row in found["Metrics over time"]) == 10_000 * 4 // 5
-    assert len(found["Releases per host"]) == 3 * report.RELEASES_PER_HOST
+    assert len(found["Metrics over time"]) <= METRIC_ROWS
+    # Those of a deploy's record are readings too.
+    assert sum(int(row[3]) for row in found["Metrics over time"]) == 10_000
+    assert len(found["Releases per host"]) == 3 * gather.RELEASES_PER_HOST
 
 
 def test_the_same_history_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Values of records as plain text on one line. What is markup in a file is escaped where that file is made."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+EMPTY = "–"  # noqa: RUF001 - a dash for "nothing" is what a table wants
+CELL = 400
+# Control characters, and the invisible ones that turn the direction of text around.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+
+
+def words(value: object) -> str:
+    """A value of JSON in words; empty for null."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {words(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return "; ".join(words(item) for item in value)
+    return str(value)
+
+
+def line(value: object, limit: int = CELL) -> str:
+    """A value as at most ``limit`` characters on one line that cannot act on a terminal; empty for nothing."""
+    text = CONTROL.sub(" ", words(value)).strip()
+    return text[: limit - 1] + "…" if len(text) > limit else text
+
+
+def number(value: object) -> float | None:
+    """A finite number, else None (true and false are none)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            found = float(value)
+            return found if found - found == 0 else None
+    return None
+
+
+def seconds_of(timestamp: object) -> float | None:
+    """Unix seconds of a record's time, None when it is no time."""
+    if not isinstance(timestamp, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def clock(seconds: float) -> str:
+    """`2026-11-21 03:55:00`, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def time_of(timestamp: object) -> str:
+    """A record's time as `clock` shows it; one that is no time as it is."""
+    seconds = seconds_of(timestamp)
+    return (line(timestamp) or EMPTY) if seconds is None else clock(seconds)
+
+
+def span(seconds: float) -> str:
+    """A duration for a person: `42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def figure(value: float | None, digits: int, unit: str = "") -> str:
+    """A figure with its unit, a dash when it is not known."""
+    return EMPTY if value is None else f"{value:.{digits}f}{unit}"
+
+
+def share(value: float | None) -> str:
+    """A share of 0 to 1 in percent."""
+    return figure(None if value is None else value * 100, 2, " %")
+
+
+def count(number_of: int, one: str, several: str | None = None) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number_of} {one if number_of == 1 else several or one + 's'}"
