@@ -446,3 +446,230 @@ def test_the_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(history.HistoryError, match="cannot write the report"):
         report.write(folder, "x")
     assert sorted(tmp_path.iterdir()) == [target, folder]
+
+
+# ------------------------------------------------------------------------------------- interrupted runs
+
+
+def test_a_run_that_never_ended_is_told_and_is_a_failed_change(tmp_path: Path) -> None:
+    text = build(
+        tmp_path,
+        {"event": "deploy", "timestamp": at(hours=0)},
+        {"event": "deploy_interrupted", "timestamp": at(hours=1), "reason": "begun 09:58, never ended", "begun": "x"},
+        {"event": "promote_interrupted", "timestamp": at(hours=2)},
+        {"event": "teardown_interrupted", "timestamp": at(hours=3), "host": "web2"},
+        {"event": "promote", "timestamp": at(hours=4)},
+    )
+    found = tables(text)
+    assert [(row[1], row[2], row[5], row[6]) for row in found["Interrupted runs"]] == [
+        ("deploy_interrupted", "web1", "begun 09:58, never ended", "begun = x"),
+        ("promote_interrupted", "web1", "–", "–"),  # noqa: RUF001
+        ("teardown_interrupted", "web2", "–", "–"),  # noqa: RUF001
+    ]
+    # 2 of 4 changes; served again 3 h after the first of them.
+    assert [row[1] for row in found["Delivery figures"]] == ["2.00 a week", "–", "50.00 %", "3 h 0 min"]  # noqa: RUF001
+    assert "0 failed + 2 interrupted + 0 rolled back" in found["Delivery figures"][2][2]
+
+
+def test_lines_set_aside_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    history.append(path, {"event": "deploy", "host": "web1"})
+    with path.open("ab") as end:
+        end.write(b'{"seq":2,"ti')
+    history.append(path, {"event": "promote", "host": "web1"})
+    ((_time, name, before),) = tables(report.build(path)[0])["Lines set aside"]
+    assert (tmp_path / name).read_bytes() == b'{"seq":2,"ti'
+    assert before == "2"
+
+
+# -------------------------------------------------------------------------------------------- lead time
+
+
+def commit(name: str, hours: float, dirty: object = False) -> dict[str, Any]:
+    return {"commit": {"id": name, "time": at(hours=hours), "dirty": dirty}}
+
+
+def lead(folder: Path, *events: dict[str, Any]) -> str:
+    return tables(build(folder, *events))["Delivery figures"][1][1]
+
+
+def test_lead_time_is_the_median_from_commits_to_the_first_change_that_brings_them_to_a_host(tmp_path: Path) -> None:
+    events = [
+        {"event": "deploy", "timestamp": at(hours=2), **commit("a", 0)},
+        {"event": "deploy", "timestamp": at(hours=4), "host": "web2", **commit("a", 0)},
+        # Seen on this host before, or never known, or not the commit alone.
+        {"event": "promote", "timestamp": at(hours=90), **commit("a", 0)},
+        {"event": "deploy", "timestamp": at(hours=91), "commit": None},
+        {"event": "deploy", "timestamp": at(hours=92), **commit("b", 0, dirty=True)},
+        {"event": "deploy_failed", "timestamp": at(hours=93), **commit("c", 0)},
+        {"event": "deploy", "timestamp": at(hours=94), "changed": False, **commit("c", 0)},
+        # What was tried in vain before is new here all the same.
+        {"event": "promote", "timestamp": at(hours=100), **commit("c", 94)},
+    ]
+    assert lead(tmp_path, *events) == "4 h 0 min"
+
+
+@pytest.mark.parametrize("broken", ["main", {}, {"id": 5, "time": at(), "dirty": False}, {"id": "a", "dirty": False}])
+def test_a_commit_that_says_too_little_is_no_lead_time(tmp_path: Path, broken: object) -> None:
+    assert lead(tmp_path, {"event": "deploy", "timestamp": at(hours=2), "commit": broken}) == "–"  # noqa: RUF001
+
+
+def test_a_commit_from_the_future_is_no_lead_time(tmp_path: Path) -> None:
+    assert lead(tmp_path, {"event": "deploy", "timestamp": at(hours=2), **commit("a", 3)}) == "–"  # noqa: RUF001
+
+
+# ---------------------------------------------------------------------------------------------- filters
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given_words", "since", "until"),
+    [
+        (("2026-11-02", ""), "2026-11-02 00:00:00", None),
+        (("", "2026-11-02"), None, "2026-11-02 23:59:59"),
+        (("2026-11-02", "2026-11-02"), "2026-11-02 00:00:00", "2026-11-02 23:59:59"),
+        (("2026-11-02T09:30", ""), "2026-11-02 09:30:00", None),
+        (("2026-11-02 09:30:10", ""), "2026-11-02 09:30:10", None),
+        (("2026-11-02T09:30+02:00", "2026-11-02T09:30Z"), "2026-11-02 07:30:00", "2026-11-02 09:30:00"),
+        (("7d", "24h"), "2026-11-13 12:00:00", "2026-11-19 12:00:00"),
+        (("2w", "30m"), "2026-11-06 12:00:00", "2026-11-20 11:30:00"),
+    ],
+)
+def test_times_of_a_filter(given_words: tuple[str, str], since: str | None, until: str | None) -> None:
+    choice = report.choose(*given_words, now=NOW)
+    shown = [None if moment is None else words.clock(moment) for moment in (choice.since, choice.until)]
+    assert shown == [since, until]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "yesterday",
+        "7",
+        "d",
+        "-7d",
+        "2026-13-01",
+        "2026-02-30",
+        "2026-11-02T25:00",
+        "999999w",
+        "\u0667d",
+        "9\n",
+        "20261102",
+    ],
+)
+@pytest.mark.parametrize("name", ["since", "until"])
+def test_a_filter_that_is_no_time_is_one_clear_sentence(name: str, wrong: str) -> None:
+    with pytest.raises(report.ChoiceError) as caught:
+        report.choose(**{name: wrong}, now=NOW)
+    assert str(caught.value).startswith(f"{name} is {wrong!r}; give a date (2026-11-20)")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_filter_that_ends_before_it_begins_is_told() -> None:
+    with pytest.raises(report.ChoiceError, match="since is 2026-11-19 12:00:00, which is after until"):
+        report.choose("24h", "7d", now=NOW)
+
+
+def test_a_host_that_no_host_can_be_called_is_told() -> None:
+    with pytest.raises(report.ChoiceError, match="host is"):
+        report.choose(host="web1\n# Title")
+
+
+def filtered(folder: Path, since: str = "", until: str = "", host: str = "") -> tuple[str, dict[str, list[list[str]]]]:
+    text, _outcome = report.build(folder / "history.jsonl", report.choose(since, until, host, now=NOW))
+    return text, tables(text)
+
+
+def two_hosts() -> list[dict[str, Any]]:
+    return [
+        {"event": "deploy", "mode": "stable", "release": "r1", **commit("a", -1)},
+        {"event": "deploy", "mode": "stable", "host": "web2", "release": "r1"},
+        {"event": "promote", "mode": "canary", "release": "r2", **ALLOWED},
+        {"event": "deploy_failed", "timestamp": at(minutes=3)},
+        {"event": "promote", "timestamp": at(minutes=33), "mode": "stable", "release": "r3", **commit("a", -1)},
+        {"event": "status_scrape", "timestamp": at(minutes=34), "host": "web2", "req_per_sec": 3.0},
+        {"event": "promote_blocked", "timestamp": at(minutes=35), "host": "db1", **denied("slow")},
+    ]
+
+
+def test_a_filter_shows_some_and_says_so(tmp_path: Path) -> None:
+    build(tmp_path, *two_hosts())
+    text, found = filtered(tmp_path, host="web*", since="2026-11-02T09:01")
+    assert "Filter: since 2026-11-02 09:01:00, host web\\*: shows 5 of 7 records." in text
+    assert {row[2] for row in found["Timeline"]} == {"web1", "web2"}
+    assert [row[1] for row in found["Timeline"]] == [
+        "deploy", "promote", "deploy_failed", "promote", "status_scrape"
+    ]  # fmt: skip
+    assert ["Records", "7"] in found["Summary"]
+    assert ["Hosts", "2"] in found["Summary"]
+    assert found["Decisions"][0][1] == "promote"
+    assert [row[2] for row in found["Releases per host"]] == ["r2", "r3", "r1"]
+    assert "Filter" not in report.build(tmp_path / "history.jsonl")[0]
+
+
+def test_what_happened_before_a_filter_is_known_all_the_same(tmp_path: Path) -> None:
+    build(tmp_path, *two_hosts())
+    _text, found = filtered(tmp_path, since="2026-11-02T09:30", host="web1")
+    # The mode that it came from, since when it was broken, and that the commit was no new one.
+    assert [row[1:5] for row in found["Mode changes"]] == [["web1", "canary", "stable", "promote"]]
+    assert [row[1] for row in found["Delivery figures"]] == ["1.00 a week", "–", "0.00 %", "30 min 0 s"]  # noqa: RUF001
+
+
+def test_a_change_that_was_taken_back_after_a_filter_ends_counts_as_failed(tmp_path: Path) -> None:
+    build(
+        tmp_path,
+        {"event": "deploy", "timestamp": at(hours=0)},
+        {"event": "promote", "timestamp": at(hours=1)},
+        {"event": "rollback", "timestamp": at(hours=30)},
+    )
+    early = filtered(tmp_path, until="2026-11-02")[1]["Delivery figures"]
+    late = filtered(tmp_path, since="2026-11-03")[1]["Delivery figures"]
+    assert (early[2][1], early[3][1]) == ("50.00 %", "–")  # noqa: RUF001
+    assert (late[2][1], late[3][1]) == ("–", "1 d 5 h")  # noqa: RUF001
+
+
+def test_the_chain_is_checked_over_every_line_whatever_is_shown(tmp_path: Path) -> None:
+    build(tmp_path, *two_hosts())
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"release":"r1"', b'"release":"r9"', 1))
+    text, outcome = report.build(path, report.choose(host="db1"))
+    assert (outcome.ok, outcome.first_bad_line, outcome.records) == (False, 1, 7)
+    assert "broken at line 1" in text[: text.index("## Summary")]
+
+
+def test_a_host_that_is_not_in_the_history_is_told_with_those_that_are(tmp_path: Path) -> None:
+    build(tmp_path, *two_hosts())
+    text, found = filtered(tmp_path, host="wbe1")
+    assert "shows 0 of 7 records; the history has the hosts db1, web1, web2." in text
+    assert ["Period", "–"] in found["Summary"]  # noqa: RUF001
+
+
+def test_a_record_without_a_time_is_shown_only_when_no_time_is_asked_for(tmp_path: Path) -> None:
+    build(tmp_path, {"event": "deploy", "timestamp": "soon"}, {"event": "deploy", "timestamp": at()})
+    assert len(filtered(tmp_path)[1]["Timeline"]) == 2
+    assert len(filtered(tmp_path, host="web1")[1]["Timeline"]) == 2
+    assert len(filtered(tmp_path, since="2026-01-01")[1]["Timeline"]) == 1
+
+
+def test_readings_are_merged_into_rounder_and_rounder_intervals(tmp_path: Path) -> None:
+    audit = report.Audit()
+    for number in range(3000):
+        audit.add({"event": "status_scrape", "host": "web1", "timestamp": at(minutes=number), "req_per_sec": 1.0})
+    rows = tables(report.render(audit, history.VerifyResult(True, 3000), "h"))["Metrics over time"]
+    assert {row[1] for row in rows} == {"1 h 0 min"}
+    assert sum(int(row[3]) for row in rows) == 3000
+    # The chart is finer than the table.
+    assert audit.series["web1"].width == 15 * 60
+
+
+def test_figures_of_a_gate_are_readings_too(tmp_path: Path) -> None:
+    rows = tables(
+        build(
+            tmp_path,
+            {"event": "promote", "req_per_sec": 8.0, "error_rate": 0.0, "p99_latency_ms": 30.0},
+            {"event": "promote_blocked", "timestamp": at(hours=2), "p99_latency_ms": 700.0, **denied("slow")},
+            {"event": "deploy"},
+        )
+    )["Metrics over time"]
+    assert [(row[3], row[4], row[6]) for row in rows] == [("1", "8.00", "30.0"), ("1", "–", "700.0")]  # noqa: RUF001

@@ -65,19 +65,25 @@ def draw(audit: Audit) -> Drawn:
     hosts = sorted(audit.series)[:CHARTS]
     if not hosts:
         return Drawn([])
-    try:
-        import vl_convert  # noqa: PLC0415 - 80 MB that only this needs
-    except ImportError:
-        return Drawn([], MISSING)
     charts = []
     for host in hosts:
         series, track = audit.series[host], audit.tracks.get(host, Track())
         try:
-            svg = vl_convert.vegalite_to_svg(specification(series, track), vl_version=VEGA_LITE, allowed_base_urls=[])
+            charts.append(Chart(line(host), describe(series, track), draw_one(series, track)))
+        except ImportError:
+            return Drawn([], MISSING)
         except ValueError as error:
-            return Drawn([], f"No charts: Vega-Lite could not draw them ({line(str(error).splitlines()[0], 120)}).")
-        charts.append(Chart(line(host), describe(series, track), _inline(svg, track)))
+            return Drawn([], f"No charts: Vega-Lite could not draw them ({line(error, 200)}).")
     return Drawn(charts)
+
+
+def draw_one(series: Series, track: Track) -> str:
+    """One chart as SVG. Raises ImportError without the package, ValueError when it cannot draw this."""
+    import vl_convert  # noqa: PLC0415 - 80 MB that only this needs
+
+    # No address is allowed, so that nothing is asked of a network whatever a specification says.
+    svg = vl_convert.vegalite_to_svg(specification(series, track), vl_version=VEGA_LITE, allowed_base_urls=[])
+    return _inline(svg, track)
 
 
 def _inline(svg: str, track: Track) -> str:

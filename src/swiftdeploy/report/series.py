@@ -120,7 +120,7 @@ class Limits:
 
 
 def _limit(found: Any) -> float | None:
-    return number(found.get("max") if isinstance(found, Mapping) else found)
+    return number(found.get("max") if isinstance(found, dict) else found)
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Track:
     def judged(self, when: float, answer: Mapping[str, Any]) -> None:
         """Learn the limits that the canary policy held figures against."""
         thresholds = answer.get("thresholds")
-        if not isinstance(thresholds, Mapping) or str(thresholds.get("source", "")).startswith(_PARTIAL):
+        if not isinstance(thresholds, dict) or str(thresholds.get("source", "")).startswith(_PARTIAL):
             return
         error_rate, p99 = _limit(thresholds.get("error_rate")), _limit(thresholds.get("p99_latency_ms"))
         if error_rate is None and p99 is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,10 +37,11 @@ def line(value: object, limit: int = CELL) -> str:
 
 def number(value: object) -> float | None:
     """A finite number, else None (true and false are none)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
-            found = float(value)
-            return found if found - found == 0 else None
+            return float(value)
     return None
 
 
