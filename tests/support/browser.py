@@ -19,13 +19,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 SCRIPT = Path(__file__).with_name("chromium.sh")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 WIDE, NARROW = (1280, 900), (360, 740)
-# Name of a look: colour scheme, size of the window, medium.
+# Name of a look: colour scheme, size of the window (in print what a page of A4 has inside its margins), medium.
 LOOKS: dict[str, tuple[str, tuple[int, int], str]] = {
     "light": ("light", WIDE, "screen"),
     "dark": ("dark", WIDE, "screen"),
     "narrow": ("light", NARROW, "screen"),
     "narrow-dark": ("dark", NARROW, "screen"),
-    "print": ("light", (794, 1123), "print"),
+    "print": ("light", (1032, 704), "print"),
 }
 
 

@@ -234,7 +234,15 @@ def events(days: int = DAYS, minutes: int = 15) -> Iterator[Event]:
         policy={"canary": week.answer("unavailable", {}, {}, "OPA did not answer")},
     )
     end = START + timedelta(days=days)
-    yield from (event for moment, event in sorted(week.events, key=lambda one: one[0]) if moment < end)
+    running = {"web1": ("1.8.2", "stable"), "web2": ("1.8.2", "stable")}
+    for moment, event in sorted(week.events, key=lambda one: one[0]):
+        if event["event"] in ("deploy", "promote", "rollback"):
+            running[event["host"]] = (event["version"], event["mode"])
+        elif event["event"] == "status_scrape":
+            # Readings were made before it was known what would run by then.
+            event["version"], event["mode"] = running[event["host"]]
+        if moment < end:
+            yield event
 
 
 def write(path: Path, days: int = DAYS, minutes: int = 15) -> int:

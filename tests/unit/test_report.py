@@ -210,14 +210,14 @@ def test_the_walk_shows_in_every_section(tmp_path: Path) -> None:
     assert found["Decisions"][2][4:] == [
         "denied",
         "P99 latency is 620 ms; error rate is 50 %",
-        "80 requests in 10.2 s up to now, 20 of 80 at the proxy were probes (25 %)",
         # Each figure beside its limit; those that no limit holds come after, those that were not measured not at all.
         "p99_latency_ms = 620 (max 500); error_rate = not measured (max 0.01); status = measured",
-        "default",
         "d-1",
+        "80 requests in 10.2 s up to now, 20 of 80 at the proxy were probes (25 %)",
+        "default",
     ]
     # Of a domain that judges no requests, or a record without them, nothing is told.
-    assert found["Decisions"][1][6] == "–"  # noqa: RUF001
+    assert found["Decisions"][1][8] == "–"  # noqa: RUF001
     assert [row[2] for row in found["Releases per host"]] == ["r1", "r2", "r3"]
     assert ["promote", "2"] in found["Summary"]
     assert ["Runs", "7"] in found["Summary"]

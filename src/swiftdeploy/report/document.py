@@ -18,7 +18,10 @@ EXPLAIN = "ansible-playbook audit.yml -e decision=ID"
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `kind` says how its cells are set: text, number, time, state (an event or outcome), code, figures."""
+    """A column; `kind` says how its cells are set.
+
+    It is text, prose (sentences), number, time, state (an event or an outcome), code or figures.
+    """
 
     name: str
     kind: str = "text"
@@ -77,8 +80,11 @@ class Document:
     sections: Sequence[Section] = field(default_factory=list)
 
 
+_PROSE = ("What", "Reason", "Reasons", "Details", "Evidence", "How it is computed")
+
+
 def _text(*names: str) -> list[Column]:
-    return [Column(name) for name in names]
+    return [Column(name, "prose" if name in _PROSE else "text") for name in names]
 
 
 TIME, EVENT, OUTCOME = Column("Time", "time"), Column("Event", "state"), Column("Outcome", "state")
@@ -229,8 +235,8 @@ def _section(title: str, data: Rows, columns: Sequence[Column], note: str = "", 
 
 
 def _decisions(audit: Audit) -> Section:
-    columns = [EVENT, *_text("Host", "Policy"), OUTCOME, *_text("Reasons", "Evidence")]
-    columns += [Column("Figures and limits", "figures"), Column("Thresholds"), Column("Decision id", "code")]
+    columns = [EVENT, *_text("Host", "Policy"), OUTCOME, *_text("Reasons"), Column("Figures and limits", "figures")]
+    columns += [Column("Decision id", "code"), *_text("Evidence", "Thresholds")]
     section = _section(
         "Decisions",
         audit.decisions,

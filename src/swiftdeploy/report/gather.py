@@ -265,8 +265,8 @@ class Audit:
             self.exceptions.add(record, [event, host, unavailable, record.get("actor"), what])
         for domain, answer in answers:
             told = _evidence(record) if domain == "canary" else None
-            cells = [event, host, domain, answer.get("outcome"), _reasons(answer), told]
-            self.decisions.add(record, [*cells, _figures(answer), _entry(answer), answer.get("decision_id")])
+            cells = [event, host, domain, answer.get("outcome"), _reasons(answer), _figures(answer)]
+            self.decisions.add(record, [*cells, answer.get("decision_id"), told, _entry(answer)])
 
     def _reading(self, record: Record, event: str, host: str, when: float) -> None:
         if event != "status_scrape" and all(
