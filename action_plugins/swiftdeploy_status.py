@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
-    from swiftdeploy import measurement, status
+    from swiftdeploy import display, history, measurement, status
 except ImportError as error:
     raise AnsibleActionFail(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
@@ -18,6 +18,10 @@ except ImportError as error:
     ) from error
 
 FIRST_WINDOW = 3.0
+
+
+class UnansweredError(Exception):
+    """The host gives no answer; the message says why."""
 
 
 class ActionModule(ActionBase):
@@ -32,29 +36,67 @@ class ActionModule(ActionBase):
         """Answer what is documented as RETURN."""
         super().run(tmp, task_vars)
         variables = task_vars or {}
+        if self._task.args.get("watch") is not None:
+            return self._begin(self._task.args["watch"])
         arguments = self._task.args
-        context = arguments["context"]
+        context, service = arguments["context"], arguments["manifest"]["services"]["name"]
         host = str(variables["inventory_hostname"])
-        seen = self._module("swiftdeploy_stack", arguments["stack"], variables)
-        if seen.get("failed"):
-            return {"failed": True, "msg": seen.get("msg", "the host could not be looked at")}
-        observed, options = seen["observed"], seen["options"]
-        evidence = self._evidence(observed, options, arguments, variables)
-        policy = self._policy(observed, evidence, options, arguments, variables) if observed["live"] else {}
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = {
-            **status.event(host, observed, evidence, policy),
-            "run_id": context["run_id"],
-            "actor": context["actor"],
-            "timestamp": at,
-            "check": self._task.check_mode,
-        }
+        limit = f" --limit {host}" if len(variables.get("ansible_play_hosts_all") or ()) > 1 else ""
+        found: dict[str, Any] | None = None
+        try:
+            found = self._look(arguments, variables)
+            view = status.view(host, status.now(), **found, manifest=arguments["manifest"], limit=limit)
+            event = status.event(host, found["seen"]["observed"], found["evidence"], found["policy"])
+        except UnansweredError as problem:
+            view = status.unanswered(host, status.now(), service, str(problem), limit)
+            event = status.unanswered_event(host, service, str(problem))
         return {
             "changed": False,
-            "status": {"observed": observed, "evidence": evidence, "policy": policy},
-            "swiftdeploy_event": record,
-            "swiftdeploy_output": status.text(host, at, observed, evidence, policy),
+            "status": found
+            and {"observed": found["seen"]["observed"], **{k: found[k] for k in ("evidence", "policy")}},
+            "swiftdeploy_status": view,
+            "swiftdeploy_event": {
+                **event,
+                "run_id": context["run_id"],
+                "actor": context["actor"],
+                "timestamp": view["at"],
+                "check": self._task.check_mode,
+            },
         }
+
+    def _begin(self, watch: dict[str, Any]) -> dict[str, Any]:
+        """Tell the callback how this run is to be shown, or why it cannot be."""
+        hosts = [str(name) for name in watch["hosts"]]
+        problem = status.refusal(
+            str(watch["format"]), bool(watch["once"]), int(watch["interval"]), len(hosts), int(watch["forks"])
+        )
+        if problem:
+            return {"failed": True, "msg": problem}
+        try:
+            path = constants.config.get_config_value("path", plugin_type="callback", plugin_name="swiftdeploy_history")
+        except AnsibleError:
+            # The callback is not loaded: the task that looks for the record says so.
+            path = None
+        return {
+            "changed": False,
+            "swiftdeploy_watch": {**watch, "hosts": hosts, "history": str(history.default_path(path))},
+        }
+
+    def _look(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """One refresh: {"seen", "evidence", "policy"}. Raises UnansweredError."""
+        try:
+            seen = self._module("swiftdeploy_stack", arguments["stack"], variables)
+            if seen.get("failed"):
+                raise UnansweredError("; ".join(display.failure_lines(seen, "look at the host")))
+            observed, options = seen["observed"], seen["options"]
+            evidence = self._evidence(observed, options, arguments, variables)
+            policy = self._policy(observed, evidence, options, arguments, variables) if observed["live"] else {}
+        except AnsibleConnectionFailure as error:
+            words = display.unreachable_words({"msg": str(error)})
+            raise UnansweredError(words.removeprefix("Failed to connect to the host via ssh: ")) from None
+        except AnsibleError as error:
+            raise UnansweredError("; ".join(display.failure_lines({"msg": str(error)}, "look at the host"))) from None
+        return {"seen": seen, "evidence": evidence, "policy": policy}
 
     def _module(self, name: str, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         return dict(self._execute_module(module_name=name, module_args=arguments, task_vars=variables))
@@ -163,7 +205,10 @@ class ActionModule(ActionBase):
             },
             variables,
         )
-        return dict(asked.get("decisions", {}))
+        if "decisions" not in asked:
+            why = "; ".join(display.failure_lines(asked, "ask the policy engine"))
+            return {"policies": {"outcome": "unavailable", "reasons": [why]}}
+        return dict(asked["decisions"])
 
 
 def _time_of(samples: Any) -> float:

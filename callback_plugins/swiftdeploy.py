@@ -35,10 +35,10 @@ from ansible.plugins.callback.default import CallbackModule as DefaultCallback
 from ansible.utils.color import stringc
 
 try:
-    from swiftdeploy import display
+    from swiftdeploy import display, watching
 except ImportError:
     # Ansible's own output then; our actions say what is missing.
-    display = None  # type: ignore[assignment]
+    display = watching = None  # type: ignore[assignment]
 
 COLORS = {
     "error": constants.COLOR_ERROR,
@@ -67,6 +67,9 @@ class CallbackModule(DefaultCallback):
             symbols = display.can_show("✓✗", sys.stdout.encoding)
             self._screen = display.Screen(self._show, symbols, details=not native)
         self._short = self._screen is not None and not native
+        # Shows status.yml; and whether stdout is for its JSON alone.
+        self._watching: watching.Watching | None = None
+        self._only_json = False
         self._ended = False
         self._owner = os.getpid()
         # Ctrl-C ends a run without any hook; what failed until then must not be lost.
@@ -75,7 +78,7 @@ class CallbackModule(DefaultCallback):
     # -- printing
 
     def _show(self, text: str, kind: str) -> None:
-        stderr = kind == "error" and bool(self.get_option("display_failed_stderr"))
+        stderr = self._only_json or (kind == "error" and bool(self.get_option("display_failed_stderr")))
         if kind == "step":
             mark, _space, rest = text.partition(" ")
             self._display.display(f"{stringc(mark, constants.COLOR_OK)} {rest}", screen_only=True)
@@ -87,6 +90,8 @@ class CallbackModule(DefaultCallback):
             sys.stdout.flush()
 
     def _interrupted(self) -> None:
+        if self._watching is not None:
+            self._watching.close()
         if self._screen is not None and not self._ended and os.getpid() == self._owner:
             self._screen.finish()
 
@@ -95,6 +100,12 @@ class CallbackModule(DefaultCallback):
         if self._screen is None:
             return
         host, data = result.host.get_name(), result.result
+        if isinstance(data.get("swiftdeploy_watch"), dict):
+            self._watching = watching.Watching(
+                data["swiftdeploy_watch"], lambda text: self._show(text, "plain"), live=self._short
+            )
+        elif self._watching is not None:
+            self._watching.take(host, result.task.action, data)
         event = data.get("swiftdeploy_event")
         if isinstance(event, dict):
             self._screen.event(str(event.get("host") or host), event)
@@ -182,6 +193,9 @@ class CallbackModule(DefaultCallback):
             super().v2_playbook_on_start(playbook)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        if self._screen is not None:
+            extra = play.get_variable_manager().extra_vars
+            self._only_json = watching.wants_stdout(extra, [role.get_name() for role in play.roles])
         if self._short:
             self._play = play
         else:
@@ -221,6 +235,8 @@ class CallbackModule(DefaultCallback):
         if self._screen is None:
             return
         self._ended = True
+        if self._watching is not None:
+            self._watching.finish()
         self._screen.finish([host for host in stats.processed if stats.summarize(host)["failures"]])
         if self._short and context.CLIARGS.get("check"):
             self._show("check mode: nothing was changed", "plain")
