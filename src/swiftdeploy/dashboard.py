@@ -163,6 +163,7 @@ DROPPED = ("up", "p50", "chaos", "p95", "mode", "version")
 # Heading, figure, how its highest value is told.
 SPARKS = (("req/s", "req_per_sec", _rate), ("errors", "error_rate", _percent), ("P99", "p99_latency_ms", _milliseconds))
 MINUTES = f"{trend.SPAN / 60:g} min"
+HIGHEST = f"max of {MINUTES}"
 
 
 def _spark(points: Sequence[trend.Point], figure: str, at: float, width: int) -> tuple[Text, float | None]:
@@ -257,7 +258,7 @@ def _trend_lines(look: Look, view: status.View, width: int) -> Iterable[Text]:
         tops = [told(_spark(points, figure, look.at, 1)[1]) for _title, figure, told in SPARKS]
         words = [title for title, _figure, _told in SPARKS] + tops
         # A space beside the bars, and two between the figures.
-        room = width - len(name) - sum(map(len, words)) - 4 * len(SPARKS) - len(MINUTES)
+        room = width - len(name) - sum(map(len, words)) - 4 * len(SPARKS) - len(HIGHEST)
         bars = min(SPARK_WIDTHS[-1], room // len(SPARKS))
         if bars < SPARK_WIDTHS[0]:
             continue
@@ -265,7 +266,7 @@ def _trend_lines(look: Look, view: status.View, width: int) -> Iterable[Text]:
             Text.assemble((f"{title} ", "dim"), _spark(points, figure, look.at, bars)[0], f" {top}")
             for top, (title, figure, _told) in zip(tops, SPARKS, strict=True)
         ]
-        yield Text.assemble(name, Text("  ").join(parts), (f"  {MINUTES}", "dim"))
+        yield Text.assemble(name, Text("  ").join(parts), (f"  {HIGHEST}", "dim"))
 
 
 # --- the frame ---------------------------------------------------------------------------------------------
@@ -434,10 +435,19 @@ def _shared(blocks: Sequence[Block], height: int) -> Lines:
     return lines
 
 
-def frame(look: Look, console: Console, width: int, height: int | None = None, text_width: int | None = None) -> Frame:
+def frame(
+    look: Look,
+    console: Console,
+    width: int,
+    height: int | None = None,
+    *,
+    text_width: int | None = None,
+    fill: bool = False,
+) -> Frame:
     """All hosts in ``width`` columns, and in ``height`` lines if that is given.
 
-    ``text_width``: where sentences are wrapped, if not at ``width``.
+    ``text_width``: where sentences are wrapped, if not at ``width``. ``fill``: exactly ``height`` lines, the footer at
+    the bottom.
     """
     look = replace(look, views=status.ordered(look.views))
     text_width = text_width or width
@@ -465,7 +475,7 @@ def frame(look: Look, console: Console, width: int, height: int | None = None, t
     if kept < 3:
         kept = 0
     body = _shared(blocks, room - kept)
-    body += [[] for _missing in range(room - kept - len(body))]
+    body += [[] for _missing in range(room - kept - len(body) if fill else 0)]
     return Frame(top + body + ([[], *events[: kept - 1]] if kept else []) + notes + bottom)
 
 

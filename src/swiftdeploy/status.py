@@ -124,7 +124,8 @@ def view(
         "unanswered": None,
         "problems": [],
     }
-    shown["problems"] = list(_problems(shown, seen, limit))
+    # The worst first; otherwise in the order of what to look at first.
+    shown["problems"] = sorted(_problems(shown, seen, limit), key=lambda problem: problem["level"] != "bad")
     levels = {problem["level"] for problem in shown["problems"]}
     if not shown["slots"]:
         shown["state"] = "empty"
@@ -251,7 +252,7 @@ def _problem(level: str, what: str, command: str | None = None, does: str | None
 
 
 def _problems(shown: View, seen: Mapping[str, Any], limit: str) -> Iterable[Problem]:
-    """What is wrong, the worst first: {"level": bad or attention, "what", "next": a command or null, "does"}."""
+    """What is wrong: {"level": bad or attention, "what", "next": a command or null, "does"}."""
     if not shown["slots"]:
         yield _problem(
             "attention", "nothing is deployed here", f"ansible-playbook deploy.yml{limit}", "deploys the manifest"

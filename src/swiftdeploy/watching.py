@@ -90,6 +90,10 @@ class Notes(io.TextIOBase):
         return [line for line in "".join(self.texts).splitlines() if line.strip()]
 
 
+def _count(number: int, word: str, plural: str = "s") -> str:
+    return f"{number} {word}{'' if number == 1 else plural}"
+
+
 def can_live(stream: Any, environment: Mapping[str, str]) -> bool:
     """Whether a dashboard can be drawn on ``stream``."""
     try:
@@ -201,7 +205,7 @@ class Watching:
             self._print(json.dumps(status.document(self._views.values(), status.now())))
             return
         width = self._size()[0] if self._tty else dashboard.PLAIN_WIDTH
-        self._trends.learn(self._events_since())
+        self._trends.learn(self._tail.read())
         self._show(
             dashboard.text(self._look(""), symbols=self._symbols, color=self._color, width=width, wrapped=self._tty)
         )
@@ -273,7 +277,10 @@ class Watching:
                 live.stop()
                 width, height = self._size()
                 self._console.size = (width, height)
-                self._console.print(self._frame(self._console, width, None, ""))
+                # What Ansible had to say comes below it, and then the prompt.
+                notes, self._notes = self._notes, []
+                self._console.print(self._frame(self._console, width, height - 3, "", fill=False))
+                self._notes = notes
         finally:
             if held:
                 self._lock.release()
@@ -286,10 +293,6 @@ class Watching:
         if last:
             with contextlib.suppress(OSError):
                 self._console.print(last, style="bold", soft_wrap=True)
-
-    def _events_since(self) -> list[dict[str, Any]]:
-        """Events of the history since the last frame; its scrapes are known already where they are of this run."""
-        return self._tail.read()
 
     def _look(self, footer: str) -> dashboard.Look:
         now = time.time()
@@ -304,9 +307,9 @@ class Watching:
                 notes.append(f"{view['host']}: the last refresh was {dashboard.age(now - at)} ago")
         return dashboard.Look(views, self._trends, now, stamp, footer, notes)
 
-    def _frame(self, console: Console, width: int, height: int | None, footer: str) -> dashboard.Frame:
-        self._trends.learn(self._events_since())
-        drawn = dashboard.frame(self._look(footer), console, width, height)
+    def _frame(self, console: Console, width: int, height: int, footer: str, *, fill: bool) -> dashboard.Frame:
+        self._trends.learn(self._tail.read())
+        drawn = dashboard.frame(self._look(footer), console, width, height, fill=fill)
         return drawn if self._symbols else dashboard.in_ascii(drawn)
 
     def _redraw(self, force: bool = False) -> None:
@@ -325,7 +328,7 @@ class Watching:
             width, height = self._size()
             self._console.size = (width, height)
             footer = f"every {self._options['interval']} s, each refresh is recorded; Ctrl-C ends"
-            self._live.update(self._frame(self._console, width, height, footer), refresh=True)
+            self._live.update(self._frame(self._console, width, height, footer, fill=True), refresh=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on in plain lines
             self._busy = False
             self.close()
@@ -375,8 +378,11 @@ class Watching:
         """Ctrl-C is how this ends: not a failure."""
         if os.getpid() == self._owner:
             self._ended = True
-            answered = [view for view in self._views.values() if view["answered"]]
-            words = f"Ended after {self._refreshes} refreshes of {len(self._views)} hosts, {len(answered)} answer; "
+            answered = sum(view["answered"] for view in self._views.values())
+            words = (
+                f"Ended after {_count(self._refreshes, 'refresh', 'es')} of {_count(len(self._views), 'host')}, "
+                f"{answered} answer{'s' if answered == 1 else ''}; "
+            )
             screen = self._live is not None
             self.close(words + WAYS_ON)
             if not screen and not self._json:

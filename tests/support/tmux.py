@@ -1,0 +1,116 @@
+"""A real terminal of a given size, in which a program runs as a person would run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from support.workspace import wait_until
+
+SCRIPT = Path(__file__).with_suffix(".sh")
+PATIENCE = 60.0
+# Where frames are kept, if anywhere: as text, and as ANSI for support.frames.
+FRAMES = "SWIFTDEPLOY_FRAMES"
+ENDED = "ended with status"
+
+
+def program() -> list[str]:
+    """The command of tmux. Fails where it cannot be had."""
+    done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+class Session:
+    """One terminal. It stays when the program has ended, so that what is left on it can be looked at."""
+
+    def __init__(self, folder: Path, columns: int, lines: int) -> None:
+        self._tmux = [*program(), "-u", "-L", f"sd-{secrets.token_hex(4)}", "-f", "/dev/null"]
+        self._folder = folder
+        self._size = (columns, lines)
+
+    def start(self, command: list[str], environment: Mapping[str, str]) -> None:
+        """Run ``command`` with nothing but ``environment`` and what a terminal needs."""
+        given = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"], **environment}
+        words = ["new-session", "-d", "-x", str(self._size[0]), "-y", str(self._size[1]), "-c", str(self._folder)]
+        assigned = " ".join(shlex.quote(f"{name}={value}") for name, value in given.items())
+        # Started by the shell of a person, who sees the next prompt; cat stands for it.
+        script = f'{shlex.join(command)}; printf "{ENDED} %s\\n" "$?"; exec cat'
+        kept = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "TMPDIR") if name in os.environ}
+        words.append(
+            f"env -i {shlex.join([f'{key}={value}' for key, value in kept.items()])} {assigned} "
+            f'TERM="$TERM" bash -c {shlex.quote("trap : INT; " + script)}'
+        )
+        self._ask(*words)
+
+    def _ask(self, *words: str) -> str:
+        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def keys(self, *names: str) -> None:
+        """Press keys, by their names in tmux: C-c, Enter, q."""
+        self._ask("send-keys", *names)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size."""
+        self._ask("resize-window", "-x", str(columns), "-y", str(lines))
+
+    def text(self) -> str:
+        """What is on the screen."""
+        return self._ask("capture-pane", "-p")
+
+    def ansi(self) -> str:
+        """The same with its colours, as ANSI."""
+        return self._ask("capture-pane", "-p", "-e")
+
+    def state(self) -> tuple[bool, bool]:
+        """Whether the cursor is shown, and whether the program has taken the screen."""
+        cursor, taken = self._ask("display-message", "-p", "#{cursor_flag} #{alternate_on}").split()
+        return cursor == "1", taken == "1"
+
+    def until(self, pattern: str, seconds: float = PATIENCE) -> str:
+        """The screen when it shows ``pattern``."""
+
+        def shown() -> str:
+            text = self.text()
+            return text if re.search(pattern, text, re.DOTALL) else ""
+
+        try:
+            found: str = wait_until(shown, f"{pattern!r} on the screen", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it shows:\n{self.text()}") from None
+        return found
+
+    def keep(self, name: str) -> str:
+        """The screen as text; also a file NAME.txt and NAME.ansi where FRAMES names a folder."""
+        text = self.text()
+        if os.environ.get(FRAMES):
+            folder = Path(os.environ[FRAMES])
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.txt").write_text(text)
+            (folder / f"{name}.ansi").write_text(self.ansi())
+        return text
+
+    def end(self) -> None:
+        """End the terminal and what runs in it."""
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def session(
+    folder: Path, command: list[str], environment: Mapping[str, str], columns: int = 80, lines: int = 24
+) -> Iterator[Session]:
+    """A terminal in which ``command`` runs."""
+    opened = Session(folder, columns, lines)
+    try:
+        opened.start(command, environment)
+        yield opened
+    finally:
+        opened.end()
