@@ -28,7 +28,7 @@ EVENTS = 8
 NAME_WIDTH = 24
 GAP = 2
 INDENT = 3
-SPARK_WIDTHS = range(8, 31)
+SPARK_WIDTHS = range(6, 31)
 
 MARKS = {"ok": "✓", "bad": "✗", "unanswered": "✗", "attention": "!", "empty": "·", "waiting": "·"}
 STYLES = {
@@ -86,6 +86,8 @@ class Column:
     title: str
     cell: Callable[[Mapping[str, Any]], Text | str]
     number: bool = True
+    # What it has in any case, so that columns do not come and go with a digit.
+    least: int = 0
 
 
 class Frame:
@@ -146,24 +148,24 @@ def _state(slot: Mapping[str, Any]) -> Text:
 
 COLUMNS = (
     Column("slot", "slot", lambda slot: str(slot["slot"]), number=False),
-    Column("state", "state", _state, number=False),
+    Column("state", "state", _state, number=False, least=9),
     Column("version", "version", lambda slot: f"v{slot['version'] or '-'}", number=False),
     Column("mode", "mode", lambda slot: str(slot["mode"] or "-"), number=False),
     Column("traffic", "traffic", lambda slot: f"{slot['weight']} %"),
-    Column("rate", "req/s", lambda slot: _rate(slot["req_per_sec"])),
-    Column("errors", "errors", _errors),
-    Column("p50", "P50", lambda slot: _milliseconds(slot["p50_latency_ms"])),
-    Column("p95", "P95", lambda slot: _milliseconds(slot["p95_latency_ms"])),
-    Column("p99", "P99", lambda slot: _milliseconds(slot["p99_latency_ms"])),
+    Column("rate", "req/s", lambda slot: _rate(slot["req_per_sec"]), least=6),
+    Column("errors", "errors", _errors, least=7),
+    Column("p50", "P50", lambda slot: _milliseconds(slot["p50_latency_ms"]), least=5),
+    Column("p95", "P95", lambda slot: _milliseconds(slot["p95_latency_ms"]), least=5),
+    Column("p99", "P99", lambda slot: _milliseconds(slot["p99_latency_ms"]), least=6),
     Column("chaos", "chaos", _chaos, number=False),
-    Column("up", "up", lambda slot: age(slot["uptime_seconds"])),
+    Column("up", "up", lambda slot: age(slot["uptime_seconds"]), least=6),
 )
 # Where the width does not do, the first of these goes first. The lines below a host say what chaos is on.
 DROPPED = ("up", "p50", "chaos", "p95", "mode", "version")
 # Heading, figure, how its highest value is told.
 SPARKS = (("req/s", "req_per_sec", _rate), ("errors", "error_rate", _percent), ("P99", "p99_latency_ms", _milliseconds))
 MINUTES = f"{trend.SPAN / 60:g} min"
-HIGHEST = f"max of {MINUTES}"
+HIGHEST = f"{MINUTES} max"
 
 
 def _spark(points: Sequence[trend.Point], figure: str, at: float, width: int) -> tuple[Text, float | None]:
@@ -251,7 +253,8 @@ def _canary(view: status.View) -> Iterable[Text]:
 
 def _trend_lines(look: Look, view: status.View, width: int) -> Iterable[Text]:
     """The sparklines below a host, where the table has no room for them."""
-    for name, canary in (("", False), ("canary  ", True)):
+    live, beside = (f"{SLOT_MARKS['live']} ", f"{SLOT_MARKS['canary']} ") if view["canary"] else ("", "")
+    for name, canary in ((live, False), (beside, True)):
         points = look.trends.of(view["host"], canary)
         if not points or not view["slots"] or (canary and not view["canary"]):
             continue
@@ -283,7 +286,8 @@ def _fitting(look: Look, width: int) -> tuple[list[Column], int]:
     shown = [slot for view in look.views for slot in view["slots"]]
     names = 2 + GAP + (GAP + max(_name(view, width).cell_len for view in look.views) if look.views[1:] else 0)
     widths = {
-        column.key: GAP + max([len(column.title), *(len(column.cell(slot)) for slot in shown)]) for column in COLUMNS
+        column.key: GAP + max([column.least, len(column.title), *(len(column.cell(slot)) for slot in shown)])
+        for column in COLUMNS
     }
     bars = (width - names - sum(widths.values())) // len(SPARKS) - GAP
     if bars >= max(len(f"{title} {MINUTES}") for title, _figure, _told in SPARKS):
@@ -302,7 +306,9 @@ def _table(look: Look, width: int, columns: Sequence[Column], bars: int) -> Tabl
     if hosts:
         table.add_column("host", no_wrap=True)
     for column in columns:
-        table.add_column(column.title, no_wrap=True, justify="right" if column.number else "left")
+        table.add_column(
+            column.title, no_wrap=True, min_width=column.least, justify="right" if column.number else "left"
+        )
     for title, _figure, _told in SPARKS if bars else ():
         table.add_column(f"{title} {MINUTES}", no_wrap=True)
     for view in look.views:

@@ -148,56 +148,20 @@ def test_no_number_is_cut(width: int) -> None:
 def test_a_wide_terminal_has_every_column_and_the_sparklines_beside_them() -> None:
     text = drawn(look(well("web1"), known=trends("web1")), 200, 30)
     heading = next(line for line in lines(text) if "req/s" in line)
-    assert heading.split() == (
-        [
-            "slot",
-            "state",
-            "version",
-            "mode",
-            "traffic",
-            "req/s",
-            "errors",
-            "P50",
-            "P95",
-            "P99",
-            "chaos",
-            "up",
-            "req/s",
-            "5",
-            "min",
-            "errors",
-            "5",
-            "min",
-            "P99",
-            "5",
-            "min",
-        ]
-    )
+    columns = ["slot", "state", "version", "mode", "traffic", "req/s", "errors", "P50", "P95", "P99", "chaos", "up"]
+    assert re.split(r"  +", heading.strip()) == [*columns, "req/s 5 min", "errors 5 min", "P99 5 min"]
     row = next(line for line in lines(text) if "● live" in line)
     assert "▁▁▁▁▁" in row
-    assert row.split()[:13] == [
-        "✓",
-        "blue",
-        "●",
-        "live",
-        "v1.0.0",
-        "stable",
-        "100",
-        "%",
-        "120.1",
-        "0.00",
-        "%",
-        "4",
-        "ms",
-    ]
-    assert "66 min" in row
+    assert " ".join(row.split()).startswith(
+        "✓ blue ● live v1.0.0 stable 100 % 120.1 0.00 % 4 ms 20 ms 48 ms none 66 min"
+    )
 
 
 def test_80_columns_keep_what_matters_and_put_the_sparklines_below() -> None:
     text = drawn(look(well("web1"), failing("web2"), known=trends("web1", "web2")), 80, 40)
     heading = next(line for line in lines(text) if "req/s" in line)
     assert heading.split() == ["host", "slot", "state", "version", "mode", "traffic", "req/s", "errors", "P99"]
-    trended = [line for line in lines(text) if "max of 5 min" in line]
+    trended = [line for line in lines(text) if "5 min max" in line]
     assert len(trended) == 2
     assert re.search(r"req/s [▂-█ ]*█ 159\.0  errors ▁+ 0\.00 %  P99 █+ 40 ms", trended[0]), trended[0]
 
