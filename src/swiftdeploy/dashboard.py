@@ -214,8 +214,11 @@ def _policies(view: status.View, all_of_them: bool) -> Iterable[Text]:
         if outcome == "allowed" or (outcome == "insufficient" and not all_of_them):
             continue
         mark, style = OUTCOMES.get(outcome, ("!", "yellow"))
-        reasons = "; ".join(clean(reason) for reason in decision["reasons"])
-        yield Text.assemble((f"{mark} policy {domain} {outcome}", style), f": {reasons}" if reasons else "")
+        first, *others = [clean(reason) for reason in decision["reasons"]] or [""]
+        if others and not all_of_them:
+            first, others = f"{first} (+ {len(others)} more)", []
+        yield Text.assemble((f"{mark} policy {domain} {outcome}", style), f": {first}" if first else "")
+        yield from (Text(f"  {reason}") for reason in others)
 
 
 def _wrong(view: status.View, at: float) -> Iterable[Text]:
@@ -244,7 +247,9 @@ def _next(view: status.View, most: int) -> Iterable[Text]:
 
 
 def _canary(view: status.View) -> Iterable[Text]:
-    if view["canary"]:
+    denied = (view["policy"].get("canary") or {}).get("outcome") == "denied"
+    # Nobody is told how to go on with a bad one.
+    if view["canary"] and not denied:
         yield Text(
             f"canary in {view['canary']['slot']} has {view['canary']['weight']} %: "
             "promote.yml -e mode=canary -e resume=true goes on, rollback.yml goes back"

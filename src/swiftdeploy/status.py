@@ -6,6 +6,7 @@ compares a figure with a threshold: that a figure is too high is said by the pol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,11 @@ SLOT_FIGURES = (
     "probe_share",
     "chaos",
     "uptime_seconds",
+)
+
+SSH_PREFIXES = (
+    r"^Failed to connect to the host via ssh: ",
+    r'^Data could not be sent to remote host "[^"]*"\. Make sure this host can be reached over ssh: ',
 )
 
 View = dict[str, Any]
@@ -166,6 +172,13 @@ def unanswered(host: str, at: str, service: str | None, why: str, limit: str = "
 def waiting(host: str) -> View:
     """The view of a host that has not answered yet, and need not have."""
     return {**unanswered(host, "", None, ""), "state": "waiting", "unanswered": None, "problems": []}
+
+
+def unreachable_reason(words: str) -> str:
+    """What ssh itself said, without what Ansible puts before it, which differs from time to time."""
+    for before in SSH_PREFIXES:
+        words = re.sub(before, "", words)
+    return words.strip()
 
 
 def ordered(views: Iterable[View]) -> list[View]:

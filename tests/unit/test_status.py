@@ -186,3 +186,15 @@ def test_the_document_counts_who_answered_and_has_the_worst_first() -> None:
 def test_what_cannot_be_shown_is_refused_in_a_sentence(asked: tuple[Any, ...], words: str | None) -> None:
     told = status.refusal(*asked)
     assert told is None if words is None else told is not None and told.endswith(words)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "Failed to connect to the host via ssh: ",
+        'Data could not be sent to remote host "127.0.0.1". Make sure this host can be reached over ssh: ',
+    ],
+)
+def test_ssh_says_the_same_whatever_ansible_puts_before_it(before: str) -> None:
+    assert status.unreachable_reason(f"{before}ssh: connect: refused\n") == "ssh: connect: refused"
