@@ -6,6 +6,7 @@ host: the worst host first and whole, of others one line, of what is left over t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -57,6 +58,9 @@ OUTCOMES = {
 }
 # One character for one, so that no column moves.
 ASCII = str.maketrans("✓✗●◆○→…─·" + trend.BARS, "+x*^o>~-." + "_.-:=+*#")
+
+# Stands for a space that no line may end at: rich breaks at every other kind of space.
+GLUE = "\ue000"
 
 Lines = list[list[Segment]]
 
@@ -168,6 +172,11 @@ MINUTES = f"{trend.SPAN / 60:g} min"
 HIGHEST = f"{MINUTES} max"
 
 
+def _glued(sentence: object) -> str:
+    """A sentence from outside whose figures stay together with their units."""
+    return re.sub(r"(?<=\d) (?=(?:%|ms|s|min|GB|percent\w*)(?!\w))", GLUE, clean(sentence))
+
+
 def _spark(points: Sequence[trend.Point], figure: str, at: float, width: int) -> tuple[Text, float | None]:
     bars, top = trend.sparkline(trend.bins(points, figure, at, width))
     return Text(bars, "red" if figure == "error_rate" and top else "cyan"), top
@@ -214,7 +223,7 @@ def _policies(view: status.View, all_of_them: bool) -> Iterable[Text]:
         if outcome == "allowed" or (outcome == "insufficient" and not all_of_them):
             continue
         mark, style = OUTCOMES.get(outcome, ("!", "yellow"))
-        first, *others = [clean(reason) for reason in decision["reasons"]] or [""]
+        first, *others = [_glued(reason) for reason in decision["reasons"]] or [""]
         if others and not all_of_them:
             first, others = f"{first} (+ {len(others)} more)", []
         yield Text.assemble((f"{mark} policy {domain} {outcome}", style), f": {first}" if first else "")
@@ -228,12 +237,12 @@ def _wrong(view: status.View, at: float) -> Iterable[Text]:
         since = trend.seconds(silent["since"])
         told = f" ({age(at - since)})" if since is not None else ""
         yield Text.assemble(
-            (f"✗ no answer since {silent['since'][11:19]}{told}", STYLES["bad"]), f": {clean(silent['why'])}"
+            (f"✗ no answer since {silent['since'][11:19]}{told}", STYLES["bad"]), f": {_glued(silent['why'])}"
         )
     for problem in view["problems"]:
         if not silent and view["state"] != "empty" and not problem["what"].startswith("policy "):
             mark = MARKS[problem["level"]]
-            yield Text(f"{mark} {clean(problem['what'])}", STYLES[problem["level"]])
+            yield Text(f"{mark} {_glued(problem['what'])}", STYLES[problem["level"]])
     if view["state"] == "empty":
         yield Text("nothing is deployed here: run ansible-playbook deploy.yml")
 
@@ -251,7 +260,7 @@ def _canary(view: status.View) -> Iterable[Text]:
     # Nobody is told how to go on with a bad one.
     if view["canary"] and not denied:
         yield Text(
-            f"canary in {view['canary']['slot']} has {view['canary']['weight']} %: "
+            f"canary in {view['canary']['slot']} has {view['canary']['weight']}{GLUE}%: "
             "promote.yml -e mode=canary -e resume=true goes on, rollback.yml goes back"
         )
 
@@ -334,7 +343,7 @@ def _table(look: Look, width: int, columns: Sequence[Column], bars: int) -> Tabl
 
 def _rendered(console: Console, what: RenderableType, width: int) -> Lines:
     lines = console.render_lines(what, console.options.update(width=width, height=None), pad=False)
-    return [list(Segment.strip_links(line)) for line in lines]
+    return [[Segment(text.replace(GLUE, " "), style) for text, style, _control in line] for line in lines]
 
 
 def _blocks(look: Look, console: Console, width: int, text_width: int) -> tuple[list[list[Segment]], list[Block]]:

@@ -205,6 +205,17 @@ def test_a_canary_that_is_well_names_both_ways_and_a_denied_one_only_the_way_bac
     assert "canary in green has 10 %: promote.yml -e mode=canary -e resume=true goes on, rollback.yml goes back" in text
 
 
+@pytest.mark.parametrize("width", range(60, 90))
+def test_no_line_ends_between_a_figure_and_its_unit(width: int) -> None:
+    view = failing("web2")
+    view["policy"]["canary"]["reasons"] = [
+        "at the proxy, error rate is 48.10 %, maximum is 1.00 %; P99 latency is 612 ms"
+    ]
+    text = drawn(look(view), width, 30)
+    for figure in ("48.10 %,", "1.00 %;", "612 ms"):
+        assert figure in text
+
+
 def test_a_crowd_of_bad_hosts_is_not_said_to_be_well() -> None:
     text = drawn(look(*(failing(f"node{number:02}") for number in range(40))), 80, 20)
     (rest,) = re.findall(r"\+ (\d+) hosts, worst first: (\d+) of them not ok", text)
