@@ -66,7 +66,7 @@ def collect(path: str | os.PathLike[str], choice: Choice | None = None) -> tuple
             first = first or one
         if one.record is not None:
             audit.add(one.record)
-    return audit, history.verify_result(audit.records, first, bad)
+    return audit, history.with_ends(history.verify_result(audit.records, first, bad), path)
 
 
 def render(audit: Audit, outcome: VerifyResult, name: str) -> str:
