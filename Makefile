@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: deploy test lint unit integration soak fuzz bench setup setup-test clean help
+.PHONY: pictures deploy test lint unit integration soak fuzz bench setup setup-test clean help
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,10 @@ bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/switch.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/canary.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/decision.py
+
+pictures: setup-test ## Make the pictures of the README anew, from a real stack and a real browser
+	@tests/engine/up.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python tools/pictures.py
 
 clean: ## Remove what tests and tools left in this folder
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible build src/*.egg-info
