@@ -41,8 +41,9 @@ unit: setup-test ## The fast tests alone
 integration: setup-test ## The tests on real programs alone
 	@$(BIN)/pytest tests/integration -q $(ARGS)
 
-soak: setup-test ## Twenty switches of each kind under load, and a kill at every task; SWIFTDEPLOY_RESULTS=FOLDER keeps it
+soak: setup-test ## Twenty switches of each kind under load, a kill at every task, killed writers; SWIFTDEPLOY_RESULTS=FOLDER keeps it
 	@tests/engine/up.sh
+	@SWIFTDEPLOY_APPENDS=$${SWIFTDEPLOY_APPENDS:-10000} $(BIN)/pytest tests/unit/test_history_killed.py -q -s $(ARGS)
 	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py -q -s $(ARGS)
 	@SWIFTDEPLOY_KILLS=$${SWIFTDEPLOY_KILLS:-all} $(BIN)/pytest tests/fault/test_killed.py -q -s $(ARGS)
 
@@ -54,6 +55,7 @@ bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/switch.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/canary.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/decision.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/history.py
 
 pictures: setup-test ## Make the pictures of the README anew, from a real stack and a real browser
 	@tests/engine/up.sh
