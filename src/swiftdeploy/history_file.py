@@ -43,6 +43,7 @@ MAX_SIZE = 64 * 1024 * 1024
 LOCK_SECONDS = 30.0
 
 _BLOCK = 64 * 1024
+_LINE_BLOCK = 4 * 1024
 # A head is far smaller; what is larger is none.
 _HEAD_BYTES = 4096
 
@@ -438,11 +439,12 @@ def lines_backwards(handle: int, size: int) -> Iterator[tuple[int, bytes, bool]]
 
 
 def _line_start(handle: int, stop: int) -> int:
-    position = stop
+    # Most lines are short, and there may be a million of them.
+    position, block = stop, _LINE_BLOCK
     while position > 0:
-        begin = max(0, position - _BLOCK)
+        begin = max(0, position - block)
         found = os.pread(handle, position - begin, begin).rfind(b"\n")
         if found >= 0:
             return begin + found + 1
-        position = begin
+        position, block = begin, _BLOCK
     return 0

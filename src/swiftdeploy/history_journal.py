@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ STEP_BYTES = 512
 FOREIGN_SECONDS = 7 * 24 * 3600.0
 # An entry that cannot be read was being written when its run was killed.
 UNREADABLE_SECONDS = 3600.0
+# How far a clock may be set back between the begin and the end of an operation.
+CLOCK = timedelta(days=1)
 
 _TEXT_BYTES = 160
 
@@ -195,7 +197,10 @@ def told(record: Mapping[str, Any]) -> str:
 
 def _record(history_path: Path, path: Path, event: Mapping[str, Any], max_size: int | None) -> Record | None:
     """Append the event unless an end is recorded already, then remove the operation's file."""
-    wanted = Wanted(str(event["run_id"]), endings(base(str(event["event"]))), str(event["host"]))
+    # The end of an operation is not older than its begin, by a clock that may have been set meanwhile.
+    begun = _time(str(event["since"]))
+    since = (begun - CLOCK).isoformat() if begun is not None else ""
+    wanted = Wanted(str(event["run_id"]), endings(base(str(event["event"]))), str(event["host"]), since)
 
     def ended(handle: int, size: int) -> bool:
         # Of two that find it, the second sees the first one's line.
@@ -250,7 +255,13 @@ def _forget_unreadable(path: Path) -> None:
 
 def _age(timestamp: str) -> float:
     """Seconds since a time of ours; 0 for what is none."""
+    time_then = _time(timestamp)
+    return 0.0 if time_then is None else (datetime.now(UTC) - time_then).total_seconds()
+
+
+def _time(timestamp: str) -> datetime | None:
     try:
-        return (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
-    except (TypeError, ValueError):
-        return 0.0
+        found = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ FIND_BYTES = 64 * 1024 * 1024
 ARCHIVED = "history_archived"
 
 _BLOCK = 64 * 1024
+# The time is the second field of every line.
+_STAMP = re.compile(rb'\{"seq":\d+,"timestamp":"([0-9TZ:.-]{20,30})"')
 
 
 @dataclass(frozen=True)
@@ -327,11 +330,12 @@ def _first(book: _Book) -> Record | None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A record to look for: this run, one of these events, this host."""
+    """A record to look for: this run, one of these events, this host, and not before `since` (a timestamp)."""
 
     run_id: str
     events: Collection[str]
     host: str
+    since: str = ""
 
     def is_in(self, record: Mapping[str, Any]) -> bool:
         """Whether `record` is one."""
@@ -352,7 +356,7 @@ def find(path: str | os.PathLike[str], run_id: str, event: str, host: str) -> Re
 
 
 def find_any(path: str | os.PathLike[str], wanted: Wanted) -> Record | None:
-    """As `find`, in the whole history; None also when there is no history."""
+    """As `find`, in the whole history from `wanted.since` on; None also when there is no history."""
     try:
         with _opened(path) as book:
             return _find(book.parts, wanted, None)
@@ -382,6 +386,9 @@ def _find_in(handle: int, size: int, wanted: Wanted, most: int | None) -> Record
     needle = json.dumps(wanted.run_id, ensure_ascii=False).encode("utf-8", "replace")
     for start, raw, whole in lines_backwards(handle, size):
         if most is not None and size - start > most:
+            break
+        stamp = _STAMP.match(raw)
+        if stamp and stamp[1].decode() < wanted.since:
             break
         if not whole or needle not in raw:
             continue
