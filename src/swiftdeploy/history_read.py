@@ -184,6 +184,8 @@ def scan(path: str | os.PathLike[str], expected_seq: int | None = 1, prev: str |
         if book.head is not None and last < book.head.seq:
             written = f"the last one written was line {book.head.seq} of {book.head.timestamp}"
             gap = f"{_lines(last + 1, book.head.seq)} missing at the end: {_ends(last)}, {written}"
+            if last == 0:
+                gap += f". To begin anew on purpose, move {book.target.name}.* away too"
             yield Line(number + 1, None, gap, name)
 
 

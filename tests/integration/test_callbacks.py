@@ -247,6 +247,19 @@ def test_the_history_can_be_set_for_each_host_in_the_inventory_or_for_all_with_e
     assert "its folder does not exist. Create it or give another path" in wrong.out
 
 
+def test_what_could_not_be_recorded_is_refused_before_it_is_begun(project: Project) -> None:
+    playbook = plays("- name: Check that it can be recorded\n  swiftdeploy_history: {state: writable}")
+    assert project.play(playbook).status == 0
+    missing = project.play(playbook, "-e", "swiftdeploy_history=none/h.jsonl")
+    assert missing.status != 0
+    assert f"cannot write the history {project.folder}/none/h.jsonl: its folder does not exist" in missing.out
+    assert "Nothing was changed: what cannot be recorded is not begun" in missing.out
+    odd = project.play(playbook, SWIFTDEPLOY_HISTORY_MAX_SIZE="lots")
+    assert odd.status != 0
+    assert "is 'lots'; it must be a number of bytes, or a number with K, M or G, for example 64M" in odd.out
+    assert not project.history.exists()
+
+
 def test_a_file_is_closed_at_the_limit_and_closed_files_are_archived(project: Project) -> None:
     for number in range(3):
         assert project.play(RECORD, "-e", f"run_id=run-{number}", SWIFTDEPLOY_HISTORY_MAX_SIZE="100").status == 0

@@ -268,7 +268,11 @@ def test_a_history_that_cannot_be_written_fails_the_play(make_workspace) -> None
     workspace = make_workspace("process")
     (workspace.folder / "history.jsonl").mkdir()
     refused = workspace.play("deploy").failed()
-    assert "record" in refused.text
+    assert (
+        "it is a folder. Give the path of a file. Nothing was changed: what cannot be recorded is not begun"
+        in refused.text
+    )
+    assert not (workspace.folder / ".swiftdeploy").exists()
 
 
 def test_secrets_reach_the_service_and_nothing_else(deployed: Workspace) -> None:

@@ -154,6 +154,7 @@ def test_a_whole_history_that_was_removed_is_not_taken_for_none(tmp_path: Path) 
     outcome = history.verify(path)
     assert (outcome.ok, outcome.first_bad_line) == (False, 1)
     assert "lines 1 to 3 are missing at the end: the file holds none" in str(outcome.problem)
+    assert str(outcome.problem).endswith("To begin anew on purpose, move history.jsonl.* away too")
 
 
 def test_a_last_line_that_was_exchanged_with_a_right_hash_is_found(tmp_path: Path) -> None:

@@ -207,6 +207,17 @@ def test_a_run_that_was_killed_after_its_record_was_not_interrupted(tmp_path: Pa
     assert entries(tmp_path) == []
 
 
+def test_only_an_end_from_the_begin_on_counts(tmp_path: Path) -> None:
+    """The whole past of a long history is not read for each, and a run id may have been given by hand before."""
+    old = {"event": "deploy", "run_id": "r1", "host": "web1", "timestamp": "2020-01-01T00:00:00.000Z"}
+    history.append(tmp_path / "history.jsonl", old)
+    history.append(tmp_path / "history.jsonl", {**old, "run_id": "r0"})
+    killed(tmp_path)
+    for number in range(3):
+        history.append(tmp_path / "history.jsonl", {"event": "chaos", "run_id": f"x{number}"}, max_size=10)
+    assert [record["event"] for record in history.sweep(tmp_path / "history.jsonl", HERE)] == ["deploy_interrupted"]
+
+
 def sweeps(folder: Path) -> None:
     history.sweep(folder / "history.jsonl", HERE)
 
