@@ -142,7 +142,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[_Book]:
 
 
 def _closed(target: Path) -> list[_Part]:
-    return [_Part(segment.path, segment.path.stat().st_size, last=segment.last) for segment in segments(target)]
+    try:
+        return [_Part(segment.path, segment.path.stat().st_size, last=segment.last) for segment in segments(target)]
+    except FileNotFoundError as error:
+        raise HistoryError(f"{error.filename} was moved away while it was read. Run again") from None
 
 
 # ------------------------------------------------------------------------------------------------- scan
