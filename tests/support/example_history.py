@@ -213,7 +213,8 @@ def events(days: int = DAYS, minutes: int = 15) -> Iterator[Event]:
     # A controller that was switched off in the middle, and what came after.
     week.add(
         at(4, "08:20"), "deploy_interrupted", "web1", version="1.10.2", release=None,
-        reason="begun 2026-11-13T08:02:11.000Z and never ended",
+        since="2026-11-13T08:02:11.000Z", last_sign="2026-11-13T08:02:19.000Z",
+        reason="interrupted after 2026-11-13T08:02:19.000Z while: Wait until the release is healthy",
     )  # fmt: skip
     week.add(at(4, "08:21"), "lock_broken", "web1", reason="held by ada@control since 08:02, whose process is gone")
     week.change(

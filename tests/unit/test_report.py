@@ -455,18 +455,24 @@ def test_a_run_that_never_ended_is_told_and_is_a_failed_change(tmp_path: Path) -
     text = build(
         tmp_path,
         {"event": "deploy", "timestamp": at(hours=0)},
-        {"event": "deploy_interrupted", "timestamp": at(hours=1), "reason": "begun 09:58, never ended", "begun": "x"},
-        {"event": "promote_interrupted", "timestamp": at(hours=2)},
-        {"event": "teardown_interrupted", "timestamp": at(hours=3), "host": "web2"},
+        {
+            "event": "deploy_interrupted",
+            "timestamp": at(hours=3.9),
+            "reason": "interrupted while: Wait",
+            "since": at(minutes=58),
+            "last_sign": at(hours=1),
+        },
+        {"event": "promote_interrupted", "timestamp": at(hours=3.95)},
+        {"event": "teardown_interrupted", "timestamp": at(hours=3.95), "host": "web2"},
         {"event": "promote", "timestamp": at(hours=4)},
     )
     found = tables(text)
-    assert [(row[1], row[2], row[5], row[6]) for row in found["Interrupted runs"]] == [
-        ("deploy_interrupted", "web1", "begun 09:58, never ended", "begun = x"),
-        ("promote_interrupted", "web1", "–", "–"),  # noqa: RUF001
-        ("teardown_interrupted", "web2", "–", "–"),  # noqa: RUF001
+    assert [(row[1], row[2], *row[5:8]) for row in found["Interrupted runs"]] == [
+        ("deploy_interrupted", "web1", "2026-11-02 09:58:00", "2026-11-02 10:00:00", "interrupted while: Wait"),
+        ("promote_interrupted", "web1", "–", "–", "–"),  # noqa: RUF001
+        ("teardown_interrupted", "web2", "–", "–", "–"),  # noqa: RUF001
     ]
-    # 2 of 4 changes; served again 3 h after the first of them.
+    # 2 of 4 changes. It was as it should be again 3 h after the last sign of the first, whenever that was recorded.
     assert [row[1] for row in found["Delivery figures"]] == ["2.00 a week", "–", "50.00 %", "3 h 0 min"]  # noqa: RUF001
     assert "0 failed + 2 interrupted + 0 rolled back" in found["Delivery figures"][2][2]
 

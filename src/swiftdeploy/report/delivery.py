@@ -31,6 +31,16 @@ def _times() -> deque[float]:
     return deque(maxlen=TIMES)
 
 
+def _since(record: Record, event: str, when: float) -> float:
+    """Since when something is not as it should be. A run that never ended is recorded by a later one."""
+    if event.endswith("_interrupted"):
+        for name in ("last_sign", "since"):
+            moment = seconds_of(record.get(name))
+            if moment is not None and moment <= when:
+                return moment
+    return when
+
+
 @dataclass(slots=True)
 class _Pair:
     """One service on one host: since when it is broken, when it was last changed, which commits it has had."""
@@ -73,9 +83,9 @@ class Delivery:
             self.changes += shown
             self.interrupted += shown and event.endswith("_interrupted")
             self.failed += shown and event.endswith("_failed")
-            pair.broken = when if pair.broken is None else pair.broken
+            pair.broken = _since(record, event, when) if pair.broken is None else pair.broken
         elif event in _NOT_BACK:
-            pair.broken = when if pair.broken is None else pair.broken
+            pair.broken = _since(record, event, when) if pair.broken is None else pair.broken
         else:
             # After a failed change the rollback belongs to that failure, which is counted already. Else it speaks of
             # the change that it takes back, and counts where that one does.
@@ -134,7 +144,8 @@ class Delivery:
             (
                 "Median time to restore",
                 span(statistics.median(self.restore)) if self.restore else EMPTY,
-                f"Median of {count(len(self.restore), 'time')}: from a failed or interrupted change, or from the "
-                "change a rollback takes back, to the next deploy, promote or rollback that went through on that host",
+                f"Median of {count(len(self.restore), 'time')}: from a failed change, from the last sign of an "
+                "interrupted one, or from the change a rollback takes back, to the next deploy, promote or rollback "
+                "that went through on that host",
             ),
         ]

@@ -181,9 +181,12 @@ def _sections(
     yield _section(
         "Interrupted runs",
         audit.interrupted,
-        [EVENT, *_text("Host", "Service", "Version", "Reason", "Details", "Actor")],
-        "Begun and never ended: killed, or the controller went away. The time is that of the record. An interrupted "
-        "deploy or promote counts as a failed change.",
+        [
+            *(EVENT, *_text("Host", "Service", "Version"), Column("Begun", "time"), Column("Last sign", "time")),
+            *_text("Reason", "Actor"),
+        ],
+        "Begun and never ended: killed, or the controller went away. The first time is that of the record, which a "
+        "later run makes. An interrupted deploy or promote counts as a failed change.",
     )
     yield _decisions(audit)
     yield _releases(audit)

@@ -207,9 +207,9 @@ class Audit:
         if event == "chaos":
             self.chaos.add(record, [host, record.get("chaos"), record.get("reason"), _extras(record), actor])
         elif event.endswith("_interrupted"):
-            reason = record.get("reason")
-            cells = [event, host, record.get("service"), record.get("version"), reason, _extras(record), actor]
-            self.interrupted.add(record, cells)
+            begun, last = (moment and time_of(moment) for moment in (record.get("since"), record.get("last_sign")))
+            cells = [event, host, record.get("service"), record.get("version"), begun, last]
+            self.interrupted.add(record, [*cells, record.get("reason"), actor])
 
     def _run(self, record: Record) -> None:
         run = _name(record.get("run_id"))
