@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from support import example_history
 from swiftdeploy import history, report
-from swiftdeploy.report import charts, document, html
+from swiftdeploy.report import charts, document, html, markdown
 from swiftdeploy.report.charts import Drawn
 from swiftdeploy.report.series import CHARTS, Series, Track
 
@@ -152,6 +152,12 @@ def test_the_top_says_whether_the_history_is_whole(tmp_path: Path) -> None:
     assert "The history is broken at line 1: hash does not fit the line" in header
     assert 'role="alert"' in header
     assert "whole" not in header
+
+
+def test_what_the_check_could_not_know_stands_at_the_top() -> None:
+    said = document.make(report.Audit(), history.VerifyResult(True, 0), "h", ["it starts at <line> 5"])
+    assert "it starts at &lt;line&gt; 5." in html.render(said, Drawn([]))
+    assert "Note: it starts at &lt;line&gt; 5." in markdown.render(said)
 
 
 def test_the_filter_stands_at_the_top(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report. `wrong` are sentences on a broken chain, empty where it is whole."""
+    """A whole report. `wrong` are sentences on a broken chain, empty where it is whole; `notes` what else is said of it."""
 
     name: str
     services: str
@@ -76,6 +76,7 @@ class Document:
     shown: str
     verdict: str
     wrong: Sequence[str]
+    notes: Sequence[str]
     figures: Sequence[tuple[str, str]]
     sections: Sequence[Section] = field(default_factory=list)
 
@@ -92,8 +93,8 @@ TIMES = Column("Times", "number")
 MODE_CHANGES = _text("Host", "From", "To", "By", "Version", "Actor", "Reason")
 
 
-def make(audit: Audit, outcome: VerifyResult, name: str) -> Document:
-    """The report of what was gathered. `name` is the history's file name."""
+def make(audit: Audit, outcome: VerifyResult, name: str, notes: Sequence[str] = ()) -> Document:
+    """The report of what was gathered. `name` is the history's file name, `notes` what the check could not know."""
     first, last = audit.period()
     period = EMPTY
     if first is not None and last is not None:
@@ -107,6 +108,7 @@ def make(audit: Audit, outcome: VerifyResult, name: str) -> Document:
         shown=shown(audit),
         verdict=_verdict(outcome),
         wrong=_wrong(outcome),
+        notes=[line(note) for note in notes],
         figures=[(title, value) for title, value, _how in figures],
         sections=list(_sections(audit, outcome, period, figures)),
     )

@@ -57,6 +57,9 @@ def _lines(document: Document) -> Iterator[str]:
     else:
         yield f"**The history is {md(document.verdict)}.**"
     yield ""
+    for note in document.notes:
+        yield f"Note: {md(note)}."
+        yield ""
     yield f"Made from {md(document.name)} alone, as of its last record ({document.as_of}). All times are UTC."
     yield ""
     if document.shown:
