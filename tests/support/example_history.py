@@ -46,6 +46,10 @@ def stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+# When a host had figures of its own.
+INCIDENTS = (("web1", at(1, "13:30"), at(1, "14:10")), ("web2", at(2, "10:20"), at(2, "11:00")))
+
+
 class Week:
     """Collects the events of the week; `generator` makes what varies."""
 
@@ -116,11 +120,13 @@ class Week:
         self.release += 1
         self.add(moment, event, host, release=f"r{self.release}", changed=True, **fields)
 
-    def readings(self, begin: datetime, end: datetime) -> None:
+    def readings(self, start: datetime, stop: datetime) -> None:
         """The status, recorded every few minutes by a timer; more traffic by day."""
-        moment = begin
-        while moment < end:
+        moment = start
+        while moment < stop:
             for host in self.running:
+                if any(host == one and begin <= moment <= end for one, begin, end in INCIDENTS):
+                    continue
                 hour = moment.hour + moment.minute / 60
                 rate = 12 + 10 * math.sin((hour - 8) / 24 * 2 * math.pi) + self.generator.uniform(-1.2, 1.2)
                 p99 = 150 + 5 * rate + self.generator.gauss(0, 14)

@@ -20,7 +20,7 @@ from swiftdeploy.report import charts, document, html, markdown
 from swiftdeploy.report.choice import Choice, ChoiceError, choose
 from swiftdeploy.report.files import current, write
 from swiftdeploy.report.gather import Audit
-from swiftdeploy.report.words import count, line
+from swiftdeploy.report.words import line
 
 __all__ = [
     "DEFAULT_NAME",
@@ -92,6 +92,6 @@ def verdict(outcome: VerifyResult, path: object) -> str:
     """One sentence on the chain, plain text."""
     name = Path(str(path)).name
     if outcome.ok:
-        return f"{name} is whole: {count(outcome.records, 'record')}"
+        return f"{name} is whole: {outcome.records} records"
     more = f" ({outcome.bad_lines} wrong lines in all)" if outcome.bad_lines > 1 else ""
     return f"{name} is broken at line {outcome.first_bad_line}: {line(outcome.problem)}{more}"

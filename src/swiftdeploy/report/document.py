@@ -67,7 +67,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report. `wrong` are sentences on a broken chain, empty where it is whole; `notes` what else is said of it."""
+    """A whole report. `wrong` are sentences on a broken chain, none where it is whole; `notes` what else there is."""
 
     name: str
     services: str
