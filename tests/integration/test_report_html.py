@@ -29,7 +29,7 @@ def chromium() -> Iterator[Browser]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A week's history, and one in which a line was changed; with pages made of both."""
     place = tmp_path_factory.mktemp("report")
-    example_history.write(place / "history.jsonl", minutes=120)
+    example_history.write(place / "history.jsonl", minutes=240)
     (place / "whole.html").write_text(report.make(place / "history.jsonl").html)
     lines = (place / "history.jsonl").read_bytes().splitlines(keepends=True)
     lines[40] = lines[40].replace(b'"host":"web', b'"host":"wet', 1)
