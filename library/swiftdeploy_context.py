@@ -54,7 +54,7 @@ folder: {description: Folder that the playbook is run from., returned: always, t
 commit:
   description:
     - The commit as C(id), C(time) (UTC, when it was committed) and C(dirty) (whether files that git tracks differ
-      from it). Null without git, without a repository, or when git takes longer than three seconds.
+      from it). Null without git, without a repository, or when git takes longer than five seconds.
   returned: when O(commit_of) is given
   type: dict
   sample: {id: 4be9d14be9d14be9d14be9d14be9d14be9d14be9, time: "2026-11-09T07:40:00Z", dirty: false}

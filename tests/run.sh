@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 started=$(date +%s)
 
 tests/engine/up.sh
+# Here and not by the test that shows pages: apt is not for two at once.
+tests/support/chromium.sh >/dev/null
 tests/lint.sh
 
 echo "== molecule"

@@ -15,7 +15,7 @@ from typing import Any
 from swiftdeploy import history_line
 
 # Seconds for all that git is asked. A work tree too big for it is told as not known.
-GIT_SECONDS = 3.0
+GIT_SECONDS = 5.0
 # Set in a hook of git, these would name another repository than the folder's.
 _GIT_OWN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
 

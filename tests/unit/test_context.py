@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swiftdeploy import context
 
 WHEN = "2026-11-09T08:40:00+01:00"
+
+
+def commit(*folders: str | Path, seconds: float = 120.0) -> dict[str, Any] | None:
+    """As a run asks, but patient: the machine may be busy."""
+    return context.commit(*folders, seconds=seconds)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -38,30 +44,30 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commit_has_its_id_its_time_and_whether_files_differ_from_it(repository: Path) -> None:
     identity = git(repository, "rev-parse", "HEAD")
     clean = {"id": identity, "time": "2026-11-09T07:40:00Z", "dirty": False}
-    assert context.commit(repository) == clean
+    assert commit(repository) == clean
     # The history and reports that lie beside a manifest do not make it another one.
     (repository / "history.jsonl").write_text("{}")
-    assert context.commit(repository) == clean
+    assert commit(repository) == clean
     (repository / "manifest.yaml").write_text("b")
-    assert context.commit(repository) == {**clean, "dirty": True}
+    assert commit(repository) == {**clean, "dirty": True}
     git(repository, "add", ".")
-    assert context.commit(repository) == {**clean, "dirty": True}
+    assert commit(repository) == {**clean, "dirty": True}
 
 
 def test_the_first_folder_that_git_knows_counts(repository: Path, tmp_path: Path) -> None:
     below = repository / "envs" / "live"
     below.mkdir(parents=True)
-    found = context.commit(below)
+    found = commit(below)
     assert found is not None
-    assert context.commit(tmp_path, repository) == found
-    assert context.commit(tmp_path / "missing", repository) == found
+    assert commit(tmp_path, repository) == found
+    assert commit(tmp_path / "missing", repository) == found
 
 
 def test_a_variable_of_a_hook_names_no_other_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = context.commit(repository)
+    expected = commit(repository)
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert expected is not None
-    assert context.commit(repository) == expected
+    assert commit(repository) == expected
 
 
 def test_without_a_repository_a_commit_or_git_there_is_none(
@@ -69,13 +75,13 @@ def test_without_a_repository_a_commit_or_git_there_is_none(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert context.commit(empty) is None
-    assert context.commit() is None
-    assert context.commit("nul\0byte") is None
+    assert commit(empty) is None
+    assert commit() is None
+    assert commit("nul\0byte") is None
     git(empty, "init", "-q")
-    assert context.commit(empty) is None
+    assert commit(empty) is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert context.commit(repository) is None
+    assert commit(repository) is None
 
 
 def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +91,7 @@ def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     (programs / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     # The test's own limit of time is what a wait of ten minutes would break.
-    assert context.commit(tmp_path, tmp_path, seconds=0.2) is None
+    assert commit(tmp_path, tmp_path, seconds=0.2) is None
 
 
 def test_a_git_that_answers_nonsense_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,4 +100,4 @@ def test_a_git_that_answers_nonsense_is_not_believed(tmp_path: Path, monkeypatch
     (programs / "git").write_text("#!/bin/sh\nprintf '\\377 what\\n'\n")
     (programs / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    assert context.commit(tmp_path) is None
+    assert commit(tmp_path) is None
