@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 from ansible import constants
@@ -40,6 +41,9 @@ class ActionModule(ActionBase):
             return self._begin(self._task.args["watch"])
         arguments = self._task.args
         context, service = arguments["context"], arguments["manifest"]["services"]["name"]
+        if os.getppid() != context["pid"]:
+            # The run was killed, and nobody reads what is found any more. Without this its retries would go on.
+            raise SystemExit
         host = str(variables["inventory_hostname"])
         limit = f" --limit {host}" if len(variables.get("ansible_play_hosts_all") or ()) > 1 else ""
         found: dict[str, Any] | None = None

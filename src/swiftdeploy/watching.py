@@ -122,7 +122,9 @@ class Watching:
         self._stdout = stdout or sys.stdout
         self._symbols = display.can_show("✓✗" + trend.BARS, getattr(self._stdout, "encoding", None))
         self._json, self._once = options["format"] == "json", bool(options["once"])
-        self._tty = can_live(self._stdout, os.environ) and live
+        # Signals are for the main thread alone; elsewhere there are lines.
+        main = threading.current_thread() is threading.main_thread()
+        self._tty = can_live(self._stdout, os.environ) and live and main
         self._color = self._tty and not {"NO_COLOR", "ANSIBLE_NOCOLOR"} & {
             name for name, value in os.environ.items() if value
         }
@@ -140,8 +142,11 @@ class Watching:
         self._console: Console | None = None
         self._notes: list[Notes] = []
         self._previous: dict[int, Any] = {}
-        if not self._once:
+        if not self._once and main:
             self._on(signal.SIGINT, self._interrupted)
+            self._on(signal.SIGTERM, self._terminated)
+            # A closed terminal. Ansible's workers are in sessions of their own and would go on for ever.
+            self._on(signal.SIGHUP, self._terminated)
             if self._tty and not self._json:
                 self._open()
 
@@ -245,7 +250,6 @@ class Watching:
             emoji=False,
             markup=False,
         )
-        self._on(signal.SIGTERM, self._terminated)
         self._on(signal.SIGTSTP, self._suspended)
         self._on(signal.SIGWINCH, self._ticked)
         self._on(signal.SIGALRM, self._ticked)
@@ -332,7 +336,8 @@ class Watching:
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on in plain lines
             self._busy = False
             self.close()
-            self._show(f"the dashboard cannot be drawn ({type(error).__name__}: {error}); going on in plain lines")
+            with contextlib.suppress(OSError):
+                self._show(f"the dashboard cannot be drawn ({type(error).__name__}: {error}); going on in plain lines")
         finally:
             self._busy = False
             self._drawn = time.monotonic()
@@ -370,9 +375,12 @@ class Watching:
         signal.signal(number, self._suspended)
         self._enter()
 
-    def _terminated(self, number: int, frame: FrameType | None) -> None:
-        self.close()
-        self._before(number, frame)
+    def _terminated(self, _number: int, frame: FrameType | None) -> None:
+        if os.getpid() == self._owner:
+            self._ended = True
+            self.close()
+        # Ansible's own handler tells its workers.
+        self._before(signal.SIGTERM, frame)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """Ctrl-C is how this ends: not a failure."""

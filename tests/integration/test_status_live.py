@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support import tmux
-from support.workspace import CACHE, Workspace
+from support.workspace import CACHE, Workspace, wait_until
 
 # What is the same in both runtimes is tried in one.
 in_process = pytest.mark.parametrize("shared_workspace", [pytest.param("process", id="process")], indirect=True)
@@ -60,6 +61,17 @@ def command(workspace: Workspace, *arguments: str) -> list[str]:
     extra = {"swiftdeploy_runtime": workspace.runtime, "parts_cache_dir": str(CACHE / "parts"), **workspace.extra}
     words = [str(Path(sys.executable).parent / "ansible-playbook"), "status.yml", "-e", "interval=1", "-e", "probes=20"]
     return [*words, "-e", json.dumps(extra), *arguments]
+
+
+def runs_of(workspace: Workspace) -> list[int]:
+    """The processes of Ansible that watch in this workspace."""
+    found = []
+    for entry in filter(lambda one: one.name.isdigit(), Path("/proc").iterdir()):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"status.yml" in words and (entry / "cwd").resolve() == workspace.folder.resolve():
+                found.append(int(entry.name))
+    return found
 
 
 def environment() -> dict[str, str]:
@@ -173,6 +185,11 @@ def test_what_is_wrong_is_seen_at_once(deployed: Workspace) -> None:
         assert max(map(len, small.splitlines())) <= 80
         assert re.search(r"◆ canary +v2\.0\.0 .*50 % +[\d.]+ +\d+\.\d\d % +\d+ ms\n", small), small
         ended(screen)
+    # Nothing goes on when the terminal is closed.
+    with watching(deployed, columns=80, lines=24) as screen:
+        screen.until("● live")
+        assert runs_of(deployed)
+    wait_until(lambda: not runs_of(deployed), "the run to end with its terminal")
     records = [record for record in deployed.history()[before:] if record["event"] == "status_scrape"]
     gone = [record for record in records if record["host"] == DEAD]
     assert gone
