@@ -61,6 +61,7 @@ class ActionModule(ActionBase):
             "swiftdeploy_status": view,
             "swiftdeploy_event": {
                 **event,
+                "reason": event["reason"] or status.broken(view),
                 "run_id": context["run_id"],
                 "actor": context["actor"],
                 "timestamp": view["at"],
@@ -92,6 +93,9 @@ class ActionModule(ActionBase):
             seen = self._module("swiftdeploy_stack", arguments["stack"], variables)
             if seen.get("failed"):
                 raise UnansweredError("; ".join(display.failure_lines(seen, "look at the host")))
+            silent = status.engine_problem(seen)
+            if silent:
+                raise UnansweredError(silent)
             observed, options = seen["observed"], seen["options"]
             evidence = self._evidence(observed, options, arguments, variables)
             policy = self._policy(observed, evidence, options, arguments, variables) if observed["live"] else {}

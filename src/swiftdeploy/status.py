@@ -174,6 +174,21 @@ def waiting(host: str) -> View:
     return {**unanswered(host, "", None, ""), "state": "waiting", "unanswered": None, "problems": []}
 
 
+def engine_problem(seen: Mapping[str, Any]) -> str | None:
+    """Why nothing can be known of a deployed host whose container engine gives no answer; None where it does."""
+    observed = seen["observed"]
+    alive = observed.get("serving") is not None or any((observed.get("running") or {}).values())
+    if seen["options"].get("runtime") != "docker" or not observed["live"] or alive:
+        return None
+    return next(iter(seen.get("problems") or []), None)
+
+
+def broken(shown: View) -> str | None:
+    """What does not run, in words, for the record; what the policies say is in it by itself."""
+    bad = [one["what"] for one in shown["problems"] if one["level"] == "bad" and not one["what"].startswith("policy ")]
+    return "; ".join(bad) or None
+
+
 def unreachable_reason(words: str) -> str:
     """What ssh itself said, without what Ansible puts before it, which differs from time to time."""
     for before in SSH_PREFIXES:

@@ -198,3 +198,17 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(asked: tuple[Any, ...], w
 )
 def test_ssh_says_the_same_whatever_ansible_puts_before_it(before: str) -> None:
     assert status.unreachable_reason(f"{before}ssh: connect: refused\n") == "ssh: connect: refused"
+
+
+def test_a_dead_engine_is_no_answer_and_a_dead_stack_is_one() -> None:
+    found = seen(serving=None, running={})
+    found["problems"] = ["the docker runtime cannot be used: no answer."]
+    found["options"]["runtime"] = "docker"
+    assert status.engine_problem(found) == "the docker runtime cannot be used: no answer."
+    assert status.engine_problem({**found, "problems": []}) is None
+    found["options"]["runtime"] = "process"
+    assert status.engine_problem(found) is None
+    assert status.broken(view(found)) == (
+        "nginx does not answer at http://127.0.0.1:8080; the docker runtime cannot be used: no answer."
+    )
+    assert status.broken(view()) is None
