@@ -351,6 +351,9 @@ def _blocks(look: Look, console: Console, width: int, text_width: int) -> tuple[
     columns, bars = _fitting(look, width)
     heading, *rows = _rendered(console, _table(look, width, columns, bars), width)
     found = []
+    if len(look.views) == 1 and not look.views[0]["slots"]:
+        # The header says all that a row would.
+        heading, rows = [], []
     for view in look.views:
         count = max(1, len(view["slots"]))
         mine, rows = rows[:count], rows[count:]
@@ -365,7 +368,7 @@ def _blocks(look: Look, console: Console, width: int, text_width: int) -> tuple[
             return [line for one in indented for line in _rendered(console, one, text_width)]
 
         found.append(Block(view, mine, draw))
-    return [heading], found
+    return [heading] if heading else [], found
 
 
 def _header(look: Look, width: int) -> Table:

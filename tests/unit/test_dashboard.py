@@ -250,6 +250,14 @@ def test_a_host_in_waiting_and_an_empty_one() -> None:
     assert re.search(r"·  web2 +- +asking", text)
 
 
+def test_a_host_alone_that_gives_no_answer_has_no_empty_table() -> None:
+    known = look(dead("web3"), quiet=True)
+    (header, _rule, why, command) = dashboard.text(known, symbols=True).splitlines()
+    assert header.split()[:5] == ["SwiftDeploy", "app", "web3", "no", "answer"]
+    assert why.strip().startswith("✗ no answer since 05:10:23 (2 min): ssh")
+    assert command.strip().startswith("→ ansible web3")
+
+
 def test_the_last_events_are_of_these_hosts_and_the_newest_is_first() -> None:
     known = trends("web1")
     for number, (host, name) in enumerate([("web1", "deploy"), ("other", "deploy"), ("web1", "promote_blocked")]):
