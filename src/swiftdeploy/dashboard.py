@@ -269,7 +269,7 @@ def _trend_lines(look: Look, view: status.View, width: int) -> Iterable[Text]:
     """The sparklines below a host, where the table has no room for them."""
     live, beside = (f"{SLOT_MARKS['live']} ", f"{SLOT_MARKS['canary']} ") if view["canary"] else ("", "")
     for name, canary in ((live, False), (beside, True)):
-        points = look.trends.of(view["host"], canary)
+        points = look.trends.of(view["host"], view["service"], canary)
         if not points or not view["slots"] or (canary and not view["canary"]):
             continue
         tops = [told(_spark(points, figure, look.at, 1)[1]) for _title, figure, told in SPARKS]
@@ -333,7 +333,7 @@ def _table(look: Look, width: int, columns: Sequence[Column], bars: int) -> Tabl
             first: list[RenderableType] = [mark, *name] if number == 0 else ["", *([""] if hosts else [])]
             cells = [column.cell(slot) for column in columns]
             canary = bool(view["canary"]) and view["canary"]["slot"] == slot["slot"]
-            points = look.trends.of(view["host"], canary) if slot["live"] or canary else ()
+            points = look.trends.of(view["host"], view["service"], canary) if slot["live"] or canary else ()
             sparks = [_spark(points, figure, look.at, bars)[0] for _title, figure, _told in SPARKS] if bars else []
             table.add_row(*first, *cells, *sparks, style="dim" if slot["state"] == "stopped" else None)
         if not slots:
@@ -407,7 +407,14 @@ def event_words(record: Mapping[str, Any]) -> str:
 def _events(look: Look, console: Console, width: int, most: int) -> Lines:
     """The last events of these hosts, the newest first, one line each, with a heading."""
     hosts = {view["host"] for view in look.views}
-    records = [record for record in reversed(look.trends.events) if record.get("host") in hosts][:most]
+    services = {None, *(view["service"] for view in look.views)}
+    mine = [
+        record
+        for record in reversed(look.trends.events)
+        # Nobody knows the service before the first host has answered.
+        if record.get("host") in hosts and (record.get("service") in services or not any(services))
+    ]
+    records = mine[:most]
     if not records:
         return []
     lines = _rendered(console, Text("last events", "dim"), width)

@@ -77,8 +77,9 @@ class Trends:
 
     def __init__(self) -> None:
         self.events: deque[history.Record] = deque(maxlen=KEPT_EVENTS)
-        self._points: dict[tuple[str, bool], deque[Point]] = {}
-        self._silent: dict[str, str] = {}
+        # By host and service: several services of one host may be in one history.
+        self._points: dict[tuple[str, str, bool], deque[Point]] = {}
+        self._silent: dict[tuple[str, str], str] = {}
 
     def learn(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take in records of the history, or events that are about to be."""
@@ -92,28 +93,29 @@ class Trends:
         host, at = str(record.get("host")), seconds(record.get("timestamp"))
         if at is None:
             return
-        self._add(host, False, at, record)
+        where = (host, str(record.get("service")))
+        self._add((*where, False), at, record)
         canary = record.get("canary")
         if isinstance(canary, Mapping):
-            self._add(host, True, at, canary)
+            self._add((*where, True), at, canary)
         if record.get("answered") is False:
-            self._silent.setdefault(host, str(record["timestamp"]))
+            self._silent.setdefault(where, str(record["timestamp"]))
         else:
-            self._silent.pop(host, None)
+            self._silent.pop(where, None)
 
-    def _add(self, host: str, canary: bool, at: float, figures: Mapping[str, Any]) -> None:
-        points = self._points.setdefault((host, canary), deque(maxlen=KEPT_POINTS))
+    def _add(self, key: tuple[str, str, bool], at: float, figures: Mapping[str, Any]) -> None:
+        points = self._points.setdefault(key, deque(maxlen=KEPT_POINTS))
         # What this run has taken in already comes once more out of the history.
         if not points or at > points[-1].at:
             points.append(Point(at, *(_number(figures.get(name)) for name in Point.__annotations__ if name != "at")))
 
-    def of(self, host: str, canary: bool = False) -> Sequence[Point]:
-        """The points of a host, or of the canary on it, oldest first."""
-        return self._points.get((host, canary), ())
+    def of(self, host: str, service: str | None, canary: bool = False) -> Sequence[Point]:
+        """The points of a service on a host, or of the canary there, oldest first."""
+        return self._points.get((host, str(service), canary), ())
 
-    def silent_since(self, host: str) -> str | None:
+    def silent_since(self, host: str, service: str | None) -> str | None:
         """Since when a host has given no answer to any look."""
-        return self._silent.get(host)
+        return self._silent.get((host, str(service)))
 
 
 def _number(value: Any) -> float | None:

@@ -178,7 +178,7 @@ class Watching:
             self._trends.learn([event])
         if view["unanswered"]:
             before = (self._views.get(host) or {}).get("unanswered")
-            since = before["since"] if before else self._trends.silent_since(host)
+            since = before["since"] if before else self._trends.silent_since(host, view["service"])
             view["unanswered"] = {**view["unanswered"], "since": since or view["at"]}
         self._views[host] = view
         self._refreshes += 1
@@ -277,23 +277,22 @@ class Watching:
         held = self._lock.acquire(timeout=2.0)
         try:
             live, self._live = self._live, None
-            with contextlib.suppress(OSError):
+            stand_ins, self._notes = self._notes, []
+            # A terminal that is gone, or a frame that cannot be drawn: what comes next matters more.
+            with contextlib.suppress(Exception):
                 live.stop()
                 width, height = self._size()
                 self._console.size = (width, height)
                 # What Ansible had to say comes below it, and then the prompt.
-                notes, self._notes = self._notes, []
                 self._console.print(self._frame(self._console, width, height - 3, "", fill=False))
-                self._notes = notes
         finally:
             if held:
                 self._lock.release()
-        for stand_in, name in zip(self._notes, ("stdout", "stderr"), strict=False):
+        for stand_in, name in zip(stand_ins, ("stdout", "stderr"), strict=False):
             setattr(sys, name, stand_in.stream)
             with contextlib.suppress(OSError, ValueError):
                 stand_in.stream.write("".join(stand_in.texts))
                 stand_in.stream.flush()
-        self._notes = []
         if last:
             with contextlib.suppress(OSError):
                 self._console.print(last, style="bold", soft_wrap=True)

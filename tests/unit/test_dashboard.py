@@ -109,7 +109,17 @@ def trends(*hosts: str) -> trend.Trends:
     for host in hosts:
         for number in range(60):
             record = {"req_per_sec": 100.0 + number, "error_rate": 0.0, "p99_latency_ms": 40.0}
-            made.learn([{"event": "status_scrape", "host": host, "timestamp": stamp(NOW - 300 + 5 * number), **record}])
+            made.learn(
+                [
+                    {
+                        "event": "status_scrape",
+                        "host": host,
+                        "service": "app",
+                        "timestamp": stamp(NOW - 300 + 5 * number),
+                        **record,
+                    }
+                ]
+            )
     return made
 
 
@@ -260,6 +270,7 @@ def test_a_host_alone_that_gives_no_answer_has_no_empty_table() -> None:
 
 def test_the_last_events_are_of_these_hosts_and_the_newest_is_first() -> None:
     known = trends("web1")
+    known.learn([{"event": "teardown", "host": "web1", "service": "neighbour", "timestamp": stamp(NOW)}])
     for number, (host, name) in enumerate([("web1", "deploy"), ("other", "deploy"), ("web1", "promote_blocked")]):
         at = stamp(NOW - 100 + number)
         known.learn(
@@ -270,6 +281,7 @@ def test_the_last_events_are_of_these_hosts_and_the_newest_is_first() -> None:
     assert shown[begin + 1].split() == ["11-21", "05:10:55", "promote_blocked", "v2.0.0", "(canary)", "no"]
     assert shown[begin + 2].split() == ["11-21", "05:10:53", "deploy", "v2.0.0", "(canary)", "no"]
     assert "other" not in "\n".join(shown)
+    assert "teardown" not in "\n".join(shown)
 
 
 def test_what_comes_from_outside_steers_no_terminal() -> None:

@@ -16,7 +16,13 @@ def point(age: float, rate: float | None) -> trend.Point:
 
 
 def scrape(host: str, second: int, **figures: Any) -> dict[str, Any]:
-    return {"event": "status_scrape", "host": host, "timestamp": f"2026-11-21T05:00:{second:02}.000Z", **figures}
+    return {
+        "event": "status_scrape",
+        "host": host,
+        "service": "app",
+        "timestamp": f"2026-11-21T05:00:{second:02}.000Z",
+        **figures,
+    }
 
 
 def test_the_highest_value_is_a_full_bar_and_zero_the_lowest() -> None:
@@ -51,16 +57,17 @@ def test_trends_come_from_the_history_and_go_on_without_doubling(tmp_path: Path)
     for second in (1, 2, 3):
         history.append(path, scrape("web1", second, req_per_sec=second, canary={"req_per_sec": 7.0}))
     known, tail = trend.Trends(), trend.Tail(path)
+    history.append(path, {**scrape("web1", 4, req_per_sec=99), "service": "neighbour"})
     known.learn(tail.read())
-    assert [one.req_per_sec for one in known.of("web1")] == [1.0, 2.0, 3.0]
-    assert [one.req_per_sec for one in known.of("web1", canary=True)] == [7.0, 7.0, 7.0]
+    assert [one.req_per_sec for one in known.of("web1", "app")] == [1.0, 2.0, 3.0]
+    assert [one.req_per_sec for one in known.of("web1", "app", canary=True)] == [7.0, 7.0, 7.0]
     assert [record["event"] for record in known.events] == ["deploy"]
     # The run sees its own refresh first, and finds it in the history afterwards.
     known.learn([scrape("web1", 4, req_per_sec=4)])
     history.append(path, scrape("web1", 4, req_per_sec=4))
     history.append(path, {"event": "chaos", "host": "web1", "reason": "chaos=error"})
     known.learn(tail.read())
-    assert [one.req_per_sec for one in known.of("web1")] == [1.0, 2.0, 3.0, 4.0]
+    assert [one.req_per_sec for one in known.of("web1", "app")] == [1.0, 2.0, 3.0, 4.0]
     assert [record["event"] for record in known.events] == ["deploy", "chaos"]
     assert tail.read() == []
 
@@ -97,7 +104,7 @@ def test_since_when_a_host_is_silent_is_known_across_runs() -> None:
         [scrape("web1", 1, answered=False), scrape("web1", 2, answered=True), scrape("web2", 1, answered=False)]
     )
     known.learn([scrape("web1", 3, answered=False), scrape("web1", 4, answered=False)])
-    assert known.silent_since("web1") == "2026-11-21T05:00:03.000Z"
-    assert known.silent_since("web2") == "2026-11-21T05:00:01.000Z"
+    assert known.silent_since("web1", "app") == "2026-11-21T05:00:03.000Z"
+    assert known.silent_since("web2", "app") == "2026-11-21T05:00:01.000Z"
     known.learn([scrape("web1", 5, answered=True)])
-    assert known.silent_since("web1") is None
+    assert known.silent_since("web1", "app") is None
