@@ -10,7 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
-    from swiftdeploy import canary
+    from swiftdeploy import canary, progress
 except ImportError as error:
     raise AnsibleActionFail(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
@@ -88,7 +88,9 @@ class ActionModule(ActionBase):
             line = canary.progress(
                 self._given["place"], None if until > window else window - elapsed, found["evidence"]
             )
-            self._display.display(f"  {self._variables.get('inventory_hostname')}  {line}")
+            host = str(self._variables.get("inventory_hostname"))
+            if not progress.tell(host, line):
+                self._display.display(f"  {host}  {line}")
             if word != "hold":
                 return word
 

@@ -11,6 +11,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "msg": {"type": "str"},
     "output": {"type": "str"},
     "context": {"type": "dict"},
+    "done": {"type": "bool", "default": True},
 }
 RESULT_KEYS = {"msg": "swiftdeploy_step", "output": "swiftdeploy_output", "context": "swiftdeploy_context"}
 
@@ -27,4 +28,5 @@ class ActionModule(ActionBase):
         given = {key: args[key] for key in RESULT_KEYS if args[key] is not None}
         if not given:
             raise AnsibleActionFail("give at least one of msg, output, context")
-        return {"changed": False, **{RESULT_KEYS[key]: value for key, value in given.items()}}
+        marked = {} if args["done"] else {"swiftdeploy_done": False}
+        return {"changed": False, **{RESULT_KEYS[key]: value for key, value in given.items()}, **marked}

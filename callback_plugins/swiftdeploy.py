@@ -9,9 +9,11 @@ short_description: Short output of SwiftDeploy runs
 version_added: 0.1.0
 description:
   - Prints one line for each result that carries C(swiftdeploy_step), with the time since the host's previous step,
-    and the text of C(swiftdeploy_output) as it is.
-  - At the end it prints one summary a host, taken from the last C(swiftdeploy_event) that has one, and the
-    failures no such summary speaks for.
+    and the text of C(swiftdeploy_output) as it is. A task that fails has such a line with a cross, at once.
+  - At the end it prints one summary a host, taken from the last C(swiftdeploy_event) that has one, else the reason
+    of the failure and what to do.
+  - On a terminal it shows what takes longer than a second below the last line, until it is done; elsewhere it prints
+    a line for what takes longer than 30 s, 1, 2, 5 minutes and so on.
   - With C(--diff) it shows the differences of changed tasks.
   - With C(-v) and more, under C(molecule) and for C(ansible) itself, it is Ansible's own output with the summaries
     added.
@@ -22,6 +24,16 @@ requirements:
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
+options:
+  progress:
+    description: Whether to show what is being done while it is being done.
+    type: bool
+    default: true
+    env:
+      - name: SWIFTDEPLOY_PROGRESS
+    ini:
+      - section: swiftdeploy
+        key: progress
 """
 
 import atexit
@@ -32,19 +44,23 @@ from typing import Any
 
 from ansible import constants, context
 from ansible.plugins.callback.default import CallbackModule as DefaultCallback
-from ansible.utils.color import stringc
+from ansible.utils.color import ANSIBLE_COLOR, stringc
 
 try:
-    from swiftdeploy import display, watching
+    from swiftdeploy import display, progress, watching
 except ImportError:
     # Ansible's own output then; our actions say what is missing.
-    display = watching = None  # type: ignore[assignment]
+    display = progress = watching = None  # type: ignore[assignment]
 
 COLORS = {
     "error": constants.COLOR_ERROR,
     "warning": constants.COLOR_WARN,
     "good": constants.COLOR_OK,
 }
+# Each has a line; these marks alone are coloured.
+MARKS = {"step": constants.COLOR_OK, "cross": constants.COLOR_ERROR}
+# These show by themselves that they live, or are over at once.
+UNWATCHED = ("swiftdeploy_status", "ansible.builtin.include_role", "ansible.builtin.include_tasks")
 DEBUG_ACTIONS = ("debug", "ansible.builtin.debug", "ansible.legacy.debug")
 
 
@@ -64,12 +80,16 @@ class CallbackModule(DefaultCallback):
         self._screen = None
         # `ansible` itself (it has a module_name) shows results, not runs.
         if display is not None and "module_name" not in context.CLIARGS:
-            symbols = display.can_show("✓✗", sys.stdout.encoding)
-            self._screen = display.Screen(self._show, symbols, details=not native)
+            self._symbols = display.can_show("✓✗", sys.stdout.encoding)
+            self._screen = display.Screen(
+                self._show, self._symbols, details=not native, width=lambda: progress.terminal_width(sys.stdout)
+            )
         self._short = self._screen is not None and not native
         # Shows status.yml; and whether stdout is for its JSON alone.
         self._watching: watching.Watching | None = None
         self._only_json = False
+        self._progress: progress.Progress | None = None
+        self._manifests: dict[str, Any] = {}
         self._ended = False
         self._owner = os.getpid()
         # Ctrl-C ends a run without any hook; what failed until then must not be lost.
@@ -79,9 +99,9 @@ class CallbackModule(DefaultCallback):
 
     def _show(self, text: str, kind: str) -> None:
         stderr = self._only_json or (kind == "error" and bool(self.get_option("display_failed_stderr")))
-        if kind == "step":
+        if kind in MARKS:
             mark, _space, rest = text.partition(" ")
-            self._display.display(f"{stringc(mark, constants.COLOR_OK)} {rest}", screen_only=True)
+            self._display.display(f"{stringc(mark, MARKS[kind])} {rest}", screen_only=True)
             self._display.display(text, log_only=True)
         else:
             self._display.display(text, color=COLORS.get(kind), stderr=stderr)
@@ -90,10 +110,33 @@ class CallbackModule(DefaultCallback):
             sys.stdout.flush()
 
     def _interrupted(self) -> None:
+        if os.getpid() != self._owner:
+            return
+        if self._progress is not None:
+            self._progress.stop()
         if self._watching is not None:
             self._watching.close()
-        if self._screen is not None and not self._ended and os.getpid() == self._owner:
+        if self._screen is not None and not self._ended:
             self._screen.finish()
+
+    def _watch(self) -> None:
+        """Show what is being done from now on."""
+        if not self._short or self._progress is not None or not self.get_option("progress"):
+            return
+        painter = None
+        if progress.terminal_width(sys.stdout) is not None:
+            painter = progress.Painter(sys.stdout.fileno(), sys.stdout.encoding, bool(ANSIBLE_COLOR))
+        self._progress = progress.Progress(lambda line: self._show(line, "plain"), painter, self._symbols)
+        progress.open_channel()
+        if painter is not None:
+            for name in ("stdout", "stderr"):
+                if getattr(sys, name).isatty():
+                    setattr(sys, name, progress.Guard(getattr(sys, name), self._progress))
+
+    def _over(self, host: str) -> None:
+        """A host's task is over."""
+        if self._progress is not None:
+            self._progress.end(host)
 
     def _observe(self, result: Any) -> None:
         """Take what our own keys in a result say. `result.result` holds plain types."""
@@ -112,7 +155,11 @@ class CallbackModule(DefaultCallback):
         if isinstance(data.get("swiftdeploy_output"), str):
             self._show(data["swiftdeploy_output"], "plain")
         if data.get("swiftdeploy_step") is not None:
-            self._screen.step(host, data["swiftdeploy_step"])
+            self._screen.step(host, data["swiftdeploy_step"], data.get("swiftdeploy_done") is not False)
+        if isinstance(data.get("swiftdeploy_context"), dict):
+            self._screen.began(host, str(data["swiftdeploy_context"].get("event")))
+        if result.task.action == "swiftdeploy_manifest" and isinstance(data.get("manifest"), dict):
+            self._manifests[host] = data["manifest"]
         if not self._short:
             return
         if result.task.action in DEBUG_ACTIONS and isinstance(data.get("msg"), str):
@@ -124,27 +171,35 @@ class CallbackModule(DefaultCallback):
     # -- results
 
     def v2_runner_on_ok(self, result: Any) -> None:
+        self._over(result.host.get_name())
         self._observe(result)
         if not self._short:
             super().v2_runner_on_ok(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._over(result.host.get_name())
         self._observe(result)
         if self._screen is not None and not ignore_errors:
             what = display.task_words(result.task_name or "")
             sticky = result.task.action == "swiftdeploy_history"
-            self._screen.failure(result.host.get_name(), what, display.failure_lines(result.result, what), sticky)
+            # A literal variable of the task or of a block around it; templates are not filled in here.
+            told = any(name.endswith("_tells_failures") for name in result.task.get_vars())
+            lines = display.failure_lines(result.result, what)
+            self._screen.failure(result.host.get_name(), what, lines, sticky, told)
         if not self._short:
             super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._over(result.host.get_name())
         self._observe(result)
         if self._screen is not None and not result.task.ignore_unreachable:
-            self._screen.unreachable(result.host.get_name(), display.unreachable_words(result.result))
+            what = display.task_words(result.task_name or "")
+            self._screen.unreachable(result.host.get_name(), what, display.unreachable_words(result.result))
         if not self._short:
             super().v2_runner_on_unreachable(result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
+        self._over(result.host.get_name())
         if not self._short:
             super().v2_runner_on_skipped(result)
 
@@ -185,10 +240,15 @@ class CallbackModule(DefaultCallback):
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         if self._screen is not None:
             self._screen.host(host.get_name())
+        if self._progress is not None and task.action not in UNWATCHED:
+            name = host.get_name()
+            limit = progress.bound(task.action, task.args, self._manifests.get(name, {}))
+            self._progress.start(name, display.task_words(task.get_name()), limit)
         if not self._short:
             super().v2_runner_on_start(host, task)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._watch()
         if not self._short:
             super().v2_playbook_on_start(playbook)
 
@@ -235,6 +295,8 @@ class CallbackModule(DefaultCallback):
         if self._screen is None:
             return
         self._ended = True
+        if self._progress is not None:
+            self._progress.clear()
         if self._watching is not None:
             self._watching.finish()
         self._screen.finish([host for host in stats.processed if stats.summarize(host)["failures"]])

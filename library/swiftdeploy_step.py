@@ -18,6 +18,10 @@ options:
   output:
     description: Text to print as it is, for example a status table.
     type: str
+  done:
+    description: Whether the step came to what it was for; if not, its line has a cross. The play goes on.
+    type: bool
+    default: true
   context:
     description:
       - What this host is in the middle of. C(event), C(run_id), C(actor), C(service), C(version), C(mode) and
@@ -61,6 +65,11 @@ swiftdeploy_step:
   returned: when O(msg) is given
   type: str
   sample: OPA ready
+swiftdeploy_done:
+  description: False.
+  returned: when O(done) is false
+  type: bool
+  sample: false
 swiftdeploy_output:
   description: The text.
   returned: when O(output) is given

@@ -6,6 +6,7 @@ Knows nothing of Ansible: the callback plugin `swiftdeploy` hands in what happen
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,18 @@ from dataclasses import dataclass
 Show = Callable[[str, str], None]
 
 STEP_WIDTH = 46
-SUMMARY_WIDTH = 100
+TIME_WIDTH = 10
+# Columns that a folded text gets at least.
+NARROW = 20
 OUTPUT_LINES = 10
+# What to do where nobody knows better.
+NEXT_FAILED = "correct that and run the same command again; -v shows every task"
+NEXT_SILENT = "run the same command again with -v, which shows every task"
+NEXT_INTERRUPTED = "run the same command again, which goes on where this one ended"
+NEXT_UNREACHABLE = (
+    "ansible {host} -m ansible.builtin.ping -vvv shows how it is reached; then run the same command again, "
+    "which goes on where this one ended"
+)
 FAILED_ITEMS = 20
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
@@ -28,9 +39,31 @@ def clean(text: object) -> str:
     return _CONTROL.sub("", _ESCAPES.sub("", str(text).replace("\r\n", "\n"))).replace("\t", "    ")
 
 
-def _shorten(text: str) -> str:
-    """The whole of it stands in the lines above."""
-    return text if len(text) <= SUMMARY_WIDTH else text[: SUMMARY_WIDTH - 1] + "…"
+def fold(text: str, width: int | None, indent: int = 0) -> list[str]:
+    """A line folded between words to ``width`` columns, what follows indented; as it is where there is no width."""
+    if width is None or len(text) <= width:
+        return [text]
+    space = max(width, indent + NARROW)
+    # Two spaces set columns apart: they stay. A path or an address is kept whole, to be copied.
+    folded = textwrap.wrap(
+        text,
+        space,
+        subsequent_indent=" " * indent,
+        replace_whitespace=False,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return folded or [text]
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: ``0.3 s``, ``1 min 5 s``, ``2 h``. A whole number stays one."""
+    if isinstance(seconds, float) and round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
 def can_show(symbols: str, encoding: str | None) -> bool:
@@ -94,65 +127,82 @@ def unreachable_words(result: Mapping[str, object]) -> str:
 class Failure:
     """A failed task. `sticky`: no summary may hide it."""
 
-    what: str
     lines: list[str]
     sticky: bool
 
 
 class Screen:
-    """Prints steps as they come, keeps failures and summaries for the end.
+    """Prints steps as they come, keeps reasons and summaries for the end.
 
-    `details` false prints the summaries alone: something else shows steps and failures.
+    `details` false prints the summaries alone: something else shows steps and failures. `width` answers the columns of
+    the terminal, or None where there is none; longer lines are folded to it.
     """
 
     def __init__(
-        self, show: Show, symbols: bool, details: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        show: Show,
+        symbols: bool,
+        details: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        width: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._show = show
         self._details = details
         self._tick, self._cross = ("✓", "✗") if symbols else ("ok", "failed")
         self._clock = clock
+        self._columns = width
         self._start = clock()
         self._width = 0
         self._since: dict[str, float] = {}
+        # Hosts whose last line has a cross: what fails next only follows from that.
+        self._crossed: set[str] = set()
         # What has not been shown yet. Order of the hosts is that of their first appearance.
         self._hosts: dict[str, None] = {}
         self._failures: dict[str, list[Failure]] = {}
         self._summaries: dict[str, tuple[str, bool]] = {}
         self._unreachable: dict[str, str] = {}
+        self._begun: dict[str, str] = {}
 
     def host(self, name: str) -> None:
         """A host takes part: the columns make room for its name."""
         self._width = max(self._width, len(name))
         self._hosts.setdefault(name, None)
 
-    def step(self, host: str, text: object) -> None:
-        """A step is done."""
+    def began(self, host: str, operation: str) -> None:
+        """A host is in the middle of an operation, until an event of it is recorded."""
+        self._begun[host] = operation
+
+    def step(self, host: str, text: object, done: bool = True) -> None:
+        """A step is done, or `done` false, has come to a no."""
         self.host(host)
+        (self._crossed.discard if done else self._crossed.add)(host)
         if not self._details:
             return
-        now = self._clock()
-        took = now - self._since.get(host, self._start)
-        self._since[host] = now
         first, *rest = clean(text).splitlines() or [""]
-        self._show(f"{self._tick} {host:<{self._width}}  {first:<{STEP_WIDTH}}  {took:.1f} s", "step")
+        self._line(host, first, done)
         for line in rest:
-            self._show(f"    {line}", "plain")
+            self._plain(f"    {line}")
 
-    def failure(self, host: str, what: str, lines: list[str], sticky: bool = False) -> None:
-        """A task failed; whether that matters shows at the end."""
+    def failure(self, host: str, what: str, lines: list[str], sticky: bool = False, told: bool = False) -> None:
+        """A task failed: a cross and its time now, the reason at the end, where it shows whether it matters.
+
+        One cause has one cross, however many tasks fail because of it. `told`: the play itself tells it.
+        """
         self.host(host)
-        self._failures.setdefault(host, []).append(Failure(what, lines, sticky))
+        self._failures.setdefault(host, []).append(Failure(lines, sticky))
+        self._cross_out(host, what, told)
 
-    def unreachable(self, host: str, why: str) -> None:
-        """A host is lost to this run."""
+    def unreachable(self, host: str, what: str, why: str) -> None:
+        """A host is lost to this run, in the middle of a task."""
         self.host(host)
         self._unreachable[host] = why
-        if self._details:
-            self._show(f"{self._cross} {host:<{self._width}}  unreachable: {why}", "error")
+        self._cross_out(host, f"{what}: unreachable")
 
     def event(self, host: str, event: Mapping[str, object]) -> None:
         """An event was recorded; its summary, if it has one, speaks for what failed before."""
+        name = re.sub(r"_(blocked|failed)$", "", str(event.get("event")))
+        if self._begun.get(host) == name:
+            del self._begun[host]
         summary = event.get("summary")
         if not isinstance(summary, str) or not summary.strip():
             return
@@ -162,35 +212,95 @@ class Screen:
         self._failures[host] = [failure for failure in self._failures.get(host, []) if failure.sticky]
 
     def finish(self, failed: Iterable[str] | None = None) -> None:
-        """The end: failures that no summary speaks for, then one summary a host.
+        """The end: one summary a host, with the reasons that no other summary gives and what to do.
 
         `failed` are the hosts whose play failed; None when that is not known (the run was interrupted).
         """
-        lost = set(self._failures if failed is None else failed)
-        open_failures = {host: self._open(host) for host in self._hosts if host in lost}
-        for host, failures in open_failures.items():
-            for failure in failures if self._details else []:
-                self._show(f"{self._cross} {host:<{self._width}}  {failure.what}", "error")
-                for line in failure.lines:
-                    self._show(f"    {line}", "plain")
+        lost = {host for host, failures in self._failures.items() if failures} if failed is None else set(failed)
         for host in self._hosts:
-            self._summarise(host, host in lost, open_failures.get(host, []))
+            self._summarise(host, host in lost, self._open(host) if host in lost else [])
+        stopped = [host for host in self._hosts if host in self._begun] if failed is None else []
+        for host in stopped:
+            self._summary(f"INTERRUPTED  {host}  in the middle of {self._begun[host]}", "error")
+        if stopped:
+            self._plain(f"  next: {NEXT_INTERRUPTED}")
+        self._begun.clear()
         self._failures.clear()
         self._summaries.clear()
         self._unreachable.clear()
+        self._crossed.clear()
+
+    # -- lines
+
+    def _cross_out(self, host: str, what: str, told: bool = False) -> None:
+        if host not in self._crossed and not told and self._details:
+            self._line(host, what, False)
+        if not told:
+            self._crossed.add(host)
+
+    def _line(self, host: str, text: str, done: bool) -> None:
+        """One line with the time since the host's last one."""
+        now = self._clock()
+        took = duration(float(now - self._since.get(host, self._start)))
+        self._since[host] = now
+        mark = self._tick if done else self._cross
+        # Words are as wide as each other only where they stand for the symbols.
+        start = f"{mark:<{max(len(self._tick), len(self._cross))}} {host:<{self._width}}  "
+        columns = self._columns()
+        first, *rest = fold(text, columns and max(columns - len(start) - TIME_WIDTH - 1, NARROW))
+        self._show(
+            f"{start}{first:<{STEP_WIDTH if columns is None else self._step_width(columns, len(start))}}"
+            f"{took:>{TIME_WIDTH}}",
+            "step" if done else "cross",
+        )
+        for line in rest:
+            self._show(" " * len(start) + line, "plain")
+
+    @staticmethod
+    def _step_width(columns: int, start: int) -> int:
+        """Columns that the text of a step gets: times stand below each other also in a narrow terminal."""
+        return max(min(STEP_WIDTH, columns - start - TIME_WIDTH - 1), NARROW)
+
+    def _plain(self, line: str) -> None:
+        for part in fold(line, self._columns(), len(line) - len(line.lstrip()) + 2):
+            self._show(part, "plain")
+
+    # -- the end
 
     def _open(self, host: str) -> list[Failure]:
-        """Failures to show: all of them, but after a summary that already says it went wrong only sticky ones."""
+        """Failures to tell: all of them, but after a summary that already says it went wrong only sticky ones."""
         _text, bad = self._summaries.get(host, ("", False))
-        return [failure for failure in self._failures.get(host, []) if failure.sticky or not bad]
+        told = [failure for failure in self._failures.get(host, []) if failure.sticky or not bad]
+        # A rescue often ends with the first reason and more; the first one alone says nothing new.
+        return [
+            failure
+            for place, failure in enumerate(told)
+            if not any(failure.lines[0] in "\n".join(later.lines) for later in told[place + 1 :])
+        ]
 
     def _summarise(self, host: str, lost: bool, failures: list[Failure]) -> None:
         text, bad = self._summaries.get(host, ("", False))
         if host in self._unreachable and not bad:
-            self._show(f"UNREACHABLE  {host}  {self._unreachable[host]}", "error")
+            self._end("UNREACHABLE", host, [self._unreachable[host]], NEXT_UNREACHABLE.format(host=host))
         elif failures:
-            self._show(f"FAILED  {host}  {_shorten(failures[-1].lines[0])}", "error")
+            for failure in failures[:-1]:
+                self._end("FAILED", host, failure.lines)
+            self._end("FAILED", host, failures[-1].lines, NEXT_FAILED)
         elif lost and not bad:
-            self._show(f"FAILED  {host}  run with -v to see why", "error")
+            self._end("FAILED", host, ["no reason was given"], NEXT_SILENT)
         elif text:
-            self._show(text, "error" if bad else "good")
+            first, *rest = text.splitlines()
+            self._summary(first, "error" if bad else "good")
+            for line in rest:
+                self._summary(line, "error" if bad and line.startswith(("DENIED", "FAILED")) else "plain")
+
+    def _end(self, word: str, host: str, lines: list[str], advice: str = "") -> None:
+        self._summary(f"{word}  {host}  {lines[0]}", "error")
+        for line in lines[1:]:
+            self._plain(f"  {line}")
+        if advice and not any(line.lstrip().startswith("next:") for line in lines):
+            self._plain(f"  next: {advice}")
+
+    def _summary(self, line: str, kind: str) -> None:
+        for part in fold(line, self._columns(), 4):
+            self._show(part, kind)

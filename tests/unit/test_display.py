@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from swiftdeploy.display import Screen, can_show, clean, failure_lines, task_words, unreachable_words
+from swiftdeploy.display import (
+    NEXT_FAILED,
+    Screen,
+    can_show,
+    clean,
+    duration,
+    failure_lines,
+    fold,
+    task_words,
+    unreachable_words,
+)
+
+NEXT = f"  next: {NEXT_FAILED}"
 
 
 class Clock:
@@ -20,14 +32,14 @@ class Clock:
 class Watch:
     """A screen, its clock and what it printed."""
 
-    def __init__(self, symbols: bool = True, details: bool = True) -> None:
+    def __init__(self, symbols: bool = True, details: bool = True, width: int | None = None) -> None:
         self.lines: list[str] = []
         self.kinds: list[str] = []
         self.clock = Clock()
-        self.screen = Screen(self._take, symbols, details=details, clock=self.clock)
+        self.screen = Screen(self._take, symbols, details=details, clock=self.clock, width=lambda: width)
 
     def _take(self, text: str, kind: str) -> None:
-        self.lines.append(" ".join(text.split()) if kind == "step" else text)
+        self.lines.append(" ".join(text.split()) if kind in ("step", "cross") else text)
         self.kinds.append(kind)
 
 
@@ -54,9 +66,8 @@ def test_columns_make_room_for_the_longest_host() -> None:
 def test_without_symbols_words_do() -> None:
     watch = Watch(symbols=False)
     watch.screen.step("web1", "OPA ready")
-    watch.screen.unreachable("web2", "no route")
-    assert watch.lines[0].startswith("ok web1")
-    assert watch.lines[1] == "failed web2  unreachable: no route"
+    watch.screen.unreachable("web2", "Look", "no route")
+    assert watch.lines == ["ok web1 OPA ready 0.0 s", "failed web2 Look: unreachable 0.0 s"]
 
 
 def test_summaries_come_last_and_the_last_of_a_host_wins() -> None:
@@ -69,29 +80,69 @@ def test_summaries_come_last_and_the_last_of_a_host_wins() -> None:
     watch.screen.finish(["web2"])
     assert watch.lines == [
         "Deployment successful  web1  v1.0.0 (stable)  4.1 s",
-        "DENIED  web2  disk\nDENIED  web2  load",
+        "DENIED  web2  disk",
+        "DENIED  web2  load",
     ]
-    assert watch.kinds == ["good", "error"]
+    assert watch.kinds == ["good", "error", "error"]
 
 
-def test_a_failure_shows_at_the_end_with_what_and_why() -> None:
+def test_a_failure_has_its_cross_at_once_and_its_reason_at_the_end() -> None:
     watch = Watch()
+    watch.clock.now += 65
     watch.screen.failure("web1", "Start the release", ["port 8080 is taken", "by nginx (pid 7)"])
-    assert watch.lines == []
+    assert watch.lines == ["✗ web1 Start the release 1 min 5 s"]
     watch.screen.finish(["web1"])
-    assert watch.lines == [
-        "✗ web1  Start the release",
-        "    port 8080 is taken",
-        "    by nginx (pid 7)",
-        "FAILED  web1  port 8080 is taken",
+    assert watch.lines[1:] == ["FAILED  web1  port 8080 is taken", "  by nginx (pid 7)", NEXT]
+    assert watch.kinds == ["cross", "error", "plain", "plain"]
+
+
+def test_a_failure_that_says_what_to_do_gets_no_other_advice() -> None:
+    watch = Watch()
+    watch.screen.failure("web1", "Look", ["nothing runs", "next: ansible-playbook deploy.yml"])
+    watch.screen.finish(["web1"])
+    assert watch.lines[1:] == ["FAILED  web1  nothing runs", "  next: ansible-playbook deploy.yml"]
+
+
+def test_what_fails_because_of_a_failure_has_no_cross_of_its_own() -> None:
+    watch = Watch()
+    watch.screen.failure("web1", "Start it", ["not healthy"])
+    watch.screen.failure("web1", "Say why, and what serves", ["not healthy", "blue goes on serving"])
+    watch.screen.failure("web2", "Start it", ["not healthy either"])
+    assert watch.lines == ["✗ web1 Start it 0.0 s", "✗ web2 Start it 0.0 s"]
+    watch.screen.step("web1", "cleaned up")
+    watch.screen.failure("web1", "Unlock", ["no such lock"])
+    assert watch.lines[3] == "✗ web1 Unlock 0.0 s"
+    watch.screen.finish(["web1"])
+    # The second tells what the first does, and more.
+    assert watch.lines[4:] == [
+        "FAILED  web1  not healthy",
+        "  blue goes on serving",
+        "FAILED  web1  no such lock",
+        NEXT,
     ]
 
 
-def test_a_failure_that_was_rescued_is_not_shown() -> None:
+def test_a_failure_that_the_play_tells_itself_has_no_line() -> None:
+    watch = Watch()
+    watch.screen.failure("web1", "See whether it is there", ["no"], told=True)
+    watch.screen.finish([])
+    assert watch.lines == []
+
+
+def test_a_step_that_came_to_a_no_has_a_cross_and_the_failure_behind_it_none() -> None:
+    watch = Watch()
+    watch.screen.step("web1", "policy: change denied", done=False)
+    watch.screen.failure("web1", "Stop, because the decision is not to go on", ["frozen"])
+    watch.screen.event("web1", {"event": "deploy_blocked", "summary": "DENIED  web1  frozen"})
+    watch.screen.finish(["web1"])
+    assert watch.lines == ["✗ web1 policy: change denied 0.0 s", "DENIED  web1  frozen"]
+
+
+def test_the_reason_of_a_failure_that_was_rescued_is_not_told() -> None:
     watch = Watch()
     watch.screen.failure("web1", "Ask OPA", ["refused"])
     watch.screen.finish([])
-    assert watch.lines == []
+    assert watch.lines == ["✗ web1 Ask OPA 0.0 s"]
 
 
 def test_a_summary_that_says_it_went_wrong_stands_for_the_failures() -> None:
@@ -100,7 +151,7 @@ def test_a_summary_that_says_it_went_wrong_stands_for_the_failures() -> None:
     watch.screen.event("web1", {"event": "deploy_blocked", "summary": "DENIED  web1  disk"})
     watch.screen.failure("web1", "Stop", ["the deploy was blocked"])
     watch.screen.finish(["web1"])
-    assert watch.lines == ["DENIED  web1  disk"]
+    assert watch.lines == ["✗ web1 Ask OPA 0.0 s", "DENIED  web1  disk"]
 
 
 def test_a_success_does_not_hide_what_failed_after_it() -> None:
@@ -108,7 +159,7 @@ def test_a_success_does_not_hide_what_failed_after_it() -> None:
     watch.screen.event("web1", {"event": "deploy", "summary": "Deployment successful  web1"})
     watch.screen.failure("web1", "Unlock", ["no such lock"])
     watch.screen.finish(["web1"])
-    assert watch.lines[-1] == "FAILED  web1  no such lock"
+    assert watch.lines[-2:] == ["FAILED  web1  no such lock", NEXT]
     assert not any("successful" in line for line in watch.lines)
 
 
@@ -117,46 +168,107 @@ def test_a_missing_record_is_never_hidden() -> None:
     watch.screen.event("web1", {"event": "deploy_blocked", "summary": "DENIED  web1  disk"})
     watch.screen.failure("web1", "Make sure that the event is recorded", ["not written"], sticky=True)
     watch.screen.finish(["web1"])
-    assert watch.lines[-1] == "FAILED  web1  not written"
+    assert watch.lines[-2:] == ["FAILED  web1  not written", NEXT]
 
 
 def test_a_lost_host_shows_at_once_and_in_the_end() -> None:
     watch = Watch()
-    watch.screen.unreachable("web1", "connection refused")
-    assert watch.lines == ["✗ web1  unreachable: connection refused"]
+    watch.screen.unreachable("web1", "Measure the host", "connection refused")
+    assert watch.lines == ["✗ web1 Measure the host: unreachable 0.0 s"]
     watch.screen.finish([])
-    assert watch.lines[1:] == ["UNREACHABLE  web1  connection refused"]
+    assert watch.lines[1] == "UNREACHABLE  web1  connection refused"
+    assert watch.lines[2].startswith("  next: ansible web1 -m ansible.builtin.ping")
 
 
 def test_a_failed_play_without_a_known_failure_still_says_so() -> None:
     watch = Watch()
     watch.screen.step("web1", "one")
     watch.screen.finish(["web1"])
-    assert watch.lines[-1].startswith("FAILED  web1")
+    assert watch.lines[-2].startswith("FAILED  web1")
+    assert watch.lines[-1].startswith("  next: ")
 
 
 def test_an_interrupted_run_shows_what_failed_until_then() -> None:
     watch = Watch()
     watch.screen.failure("web1", "Start", ["broken"])
     watch.screen.finish(None)
-    assert watch.lines[-1] == "FAILED  web1  broken"
+    assert watch.lines[1:] == ["FAILED  web1  broken", NEXT]
+
+
+def test_an_interrupted_run_says_what_it_was_in_the_middle_of() -> None:
+    watch = Watch()
+    for host in ("web1", "web2"):
+        watch.screen.host(host)
+        watch.screen.began(host, "promote")
+    watch.screen.event("web1", {"event": "promote_step"})
+    watch.screen.event("web2", {"event": "promote", "summary": "Promotion successful  web2"})
+    watch.screen.finish(None)
+    assert watch.lines == [
+        "Promotion successful  web2",
+        "INTERRUPTED  web1  in the middle of promote",
+        "  next: run the same command again, which goes on where this one ended",
+    ]
 
 
 def test_beside_ansibles_own_output_only_summaries_are_added() -> None:
     watch = Watch(details=False)
     watch.screen.step("web1", "one")
     watch.screen.failure("web1", "Start", ["broken"])
-    watch.screen.unreachable("web2", "no route")
+    watch.screen.unreachable("web2", "Look", "no route")
     watch.screen.finish(["web1"])
-    assert watch.lines == ["FAILED  web1  broken", "UNREACHABLE  web2  no route"]
+    assert [line for line in watch.lines if "next: " not in line] == [
+        "FAILED  web1  broken",
+        "UNREACHABLE  web2  no route",
+    ]
 
 
-def test_a_long_reason_is_whole_above_and_short_in_the_summary() -> None:
+def test_in_a_terminal_long_lines_are_folded_and_times_stay_in_a_column() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    screen = Screen(lambda text, _kind: lines.append(text), symbols=True, clock=clock, width=lambda: 60)
+    screen.step("web1", "one")
+    clock.now += 3725
+    screen.step("web1", "policy: change allowed, image allowed, infrastructure allowed (not applicable: inodes)")
+    screen.failure("web1", "Start", ["a reason that is much longer than the sixty columns that this terminal has"])
+    screen.finish(["web1"])
+    assert max(map(len, lines)) <= 60
+    assert lines[0].endswith("     0.0 s")
+    assert lines[1].endswith("  1 h 2 min")
+    assert len(lines[0]) == len(lines[1])
+    assert lines[2].startswith(" " * 8 + "infrastructure allowed")
+    assert " ".join(" ".join(lines).split()).count("sixty columns that this terminal has") == 1
+
+
+def test_without_a_terminal_nothing_is_folded_or_cut() -> None:
     watch = Watch()
-    watch.screen.failure("web1", "Start", ["x" * 300])
+    watch.screen.failure("web1", "Start", ["x y " * 300])
     watch.screen.finish(["web1"])
-    assert "    " + "x" * 300 in watch.lines
-    assert len(watch.lines[-1]) < 130
+    assert "FAILED  web1  " + "x y " * 300 in watch.lines
+
+
+def test_folding_keeps_addresses_whole_and_columns_apart() -> None:
+    address = "https://example.org/" + "x" * 60
+    assert fold(f"see {address}", 40, 2) == ["see", f"  {address}"]
+    assert fold("DENIED  web1  one  two three four", 26, 4) == ["DENIED  web1  one  two", "    three four"]
+    assert fold("short", 40) == ["short"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.0, "0.0 s"),
+        (0.34, "0.3 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min"),
+        (60, "1 min"),
+        (65.2, "1 min 5 s"),
+        (3600, "1 h"),
+        (3725.0, "1 h 2 min"),
+    ],
+)
+def test_a_time_reads_like_one(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(
