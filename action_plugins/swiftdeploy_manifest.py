@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
         except manifest.ManifestError as error:
             return {
                 "failed": True,
-                "msg": str(error),
+                "msg": f"{error}\nnext: correct it; ansible-playbook validate.yml checks it and touches nothing",
                 "path": str(path.absolute()),
                 "problems": [problem.as_dict() for problem in error.problems],
             }

@@ -153,7 +153,7 @@ class CallbackModule(DefaultCallback):
         if isinstance(event, dict):
             self._screen.event(str(event.get("host") or host), event)
         if isinstance(data.get("swiftdeploy_output"), str):
-            self._show(data["swiftdeploy_output"], "plain")
+            self._screen.output(host, data["swiftdeploy_output"])
         if data.get("swiftdeploy_step") is not None:
             self._screen.step(host, data["swiftdeploy_step"], data.get("swiftdeploy_done") is not False)
         if isinstance(data.get("swiftdeploy_context"), dict):

@@ -113,14 +113,14 @@ def sd_outcome(plan: dict[str, Any], operation: str, host: str, check: bool) -> 
     return words.outcome(plan, operation, host, check=check)
 
 
-def sd_refusal(reason: str, host: str, denied: bool) -> str:
+def sd_refusal(reason: str, host: str, denied: bool, operation: str) -> str:
     """What an operation says that was not done."""
-    return words.refusal(reason, host, denied=denied)
+    return words.refusal(reason, host, denied=denied, operation=operation)
 
 
-def sd_decisions(asked: dict[str, Any]) -> str:
+def sd_decisions(asked: dict[str, Any], stops: bool = False) -> str:
     """All decisions in one line for a person."""
-    return words.decisions(asked)
+    return words.decisions(asked, stops)
 
 
 def sd_with(decisions: dict[str, Any], outcomes: list[str]) -> list[dict[str, Any]]:
@@ -177,6 +177,8 @@ class FilterModule:
             "sd_override_summary": decisions.summary,
             "sd_outcome": sd_outcome,
             "sd_refusal": sd_refusal,
+            "sd_reason": words.reason,
+            "sd_summary": words.summary,
             "sd_address": words.address,
             "sd_chaos_reason": words.chaos_reason,
         }

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 # Show(text, kind); kind is one of step, error, warning, good, plain.
 Show = Callable[[str, str], None]
 
-STEP_WIDTH = 46
+# Columns of a step's text, so that times stand below each other; a longer text pushes its own.
+STEP_WIDTH = 72
 TIME_WIDTH = 10
 # Columns that a folded text gets at least.
 NARROW = 20
@@ -31,6 +32,12 @@ FAILED_ITEMS = 20
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ADVICE = re.compile(
+    r"^\s*next:|ansible-playbook |`make |\b-e \w+=|-v show|\b(?:run|try) (?:it|this)? ?again|"
+    r"\b(?:install|start|stop|set|give|free|correct|remove|move|make|write|use|take) "
+    r"(?:it|the|that|what|a|an|one|another|\w+_\w+) ",
+    re.IGNORECASE,
+)
 _CRASHES = ("MODULE FAILURE", "Module failed:", "Module result deserialization failed")
 
 
@@ -64,6 +71,11 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+
+
+def advises(lines: Iterable[str]) -> bool:
+    """Whether a reason itself says what to do."""
+    return any(_ADVICE.search(line) for line in lines)
 
 
 def can_show(symbols: str, encoding: str | None) -> bool:
@@ -183,6 +195,12 @@ class Screen:
         for line in rest:
             self._plain(f"    {line}")
 
+    def output(self, host: str, text: str) -> None:
+        """Text that is printed as it is; the host's next step begins with it."""
+        self.host(host)
+        self._since[host] = self._clock()
+        self._show(text, "plain")
+
     def failure(self, host: str, what: str, lines: list[str], sticky: bool = False, told: bool = False) -> None:
         """A task failed: a cross and its time now, the reason at the end, where it shows whether it matters.
 
@@ -247,19 +265,11 @@ class Screen:
         # Words are as wide as each other only where they stand for the symbols.
         start = f"{mark:<{max(len(self._tick), len(self._cross))}} {host:<{self._width}}  "
         columns = self._columns()
-        first, *rest = fold(text, columns and max(columns - len(start) - TIME_WIDTH - 1, NARROW))
-        self._show(
-            f"{start}{first:<{STEP_WIDTH if columns is None else self._step_width(columns, len(start))}}"
-            f"{took:>{TIME_WIDTH}}",
-            "step" if done else "cross",
-        )
+        space = STEP_WIDTH if columns is None else max(min(STEP_WIDTH, columns - len(start) - TIME_WIDTH - 1), NARROW)
+        first, *rest = fold(text, columns and space)
+        self._show(f"{start}{first:<{space}}{took:>{TIME_WIDTH}}", "step" if done else "cross")
         for line in rest:
             self._show(" " * len(start) + line, "plain")
-
-    @staticmethod
-    def _step_width(columns: int, start: int) -> int:
-        """Columns that the text of a step gets: times stand below each other also in a narrow terminal."""
-        return max(min(STEP_WIDTH, columns - start - TIME_WIDTH - 1), NARROW)
 
     def _plain(self, line: str) -> None:
         for part in fold(line, self._columns(), len(line) - len(line.lstrip()) + 2):
@@ -292,13 +302,16 @@ class Screen:
             first, *rest = text.splitlines()
             self._summary(first, "error" if bad else "good")
             for line in rest:
-                self._summary(line, "error" if bad and line.startswith(("DENIED", "FAILED")) else "plain")
+                if bad and line.startswith("DENIED"):
+                    self._summary(line, "error")
+                else:
+                    self._plain(line)
 
     def _end(self, word: str, host: str, lines: list[str], advice: str = "") -> None:
         self._summary(f"{word}  {host}  {lines[0]}", "error")
         for line in lines[1:]:
             self._plain(f"  {line}")
-        if advice and not any(line.lstrip().startswith("next:") for line in lines):
+        if advice and not advises(lines):
             self._plain(f"  next: {advice}")
 
     def _summary(self, line: str, kind: str) -> None:

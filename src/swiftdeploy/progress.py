@@ -216,9 +216,11 @@ def picture(works: list[Work], now: float, symbols: bool, width: int) -> Rendera
     shown = works[:ROWS]
     hosts = min(max(len(work.host) for work in shown), HOST_WIDTH)
     times = max(len(timing(work, now)) for work in shown)
-    bars = BAR_WIDTH if width >= BAR_FROM and any(work.bound for work in shown) else 0
+    bars = BAR_WIDTH if width >= BAR_FROM and any(work.bound and not work.detail for work in shown) else 0
     # Between the columns, and the spinner's own.
     words = max(width - hosts - times - bars - 11, 8)
+    spinner = Spinner("dots" if symbols else "line")
+    spinner.start_time = 0.0
     overflow: Literal["crop", "ellipsis"] = "ellipsis" if symbols else "crop"
     grid = Table.grid(padding=(0, 2, 0, 0), collapse_padding=False)
     grid.add_column(width=1)
@@ -231,7 +233,7 @@ def picture(works: list[Work], now: float, symbols: bool, width: int) -> Rendera
         cells: list[RenderableType] = [Text(work.host), Text(work.detail or work.words)]
         if bars:
             cells.append(_bar(work, now, bars))
-        grid.add_row(Spinner("dots" if symbols else "line").render(now), *cells, Text(timing(work, now)))
+        grid.add_row(spinner.render(now), *cells, Text(timing(work, now)))
     more = len(works) - len(shown)
     if more > 0:
         grid.add_row("", "", Text(f"and {more} more host{'' if more == 1 else 's'}"))
@@ -239,7 +241,8 @@ def picture(works: list[Work], now: float, symbols: bool, width: int) -> Rendera
 
 
 def _bar(work: Work, now: float, width: int) -> RenderableType:
-    if work.bound is None or work.bound.seconds <= 0:
+    # Words of its own need the room, and tell the same.
+    if work.bound is None or work.bound.seconds <= 0 or work.detail:
         return ""
     part = min(now - work.since, work.bound.seconds)
     return ProgressBar(total=work.bound.seconds, completed=part, width=width)

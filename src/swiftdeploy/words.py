@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from .display import advises, duration
+
+# What to do after an operation that was not done, where its reason does not say it.
+NEXT = {
+    "chaos": "ansible-playbook status.yml shows what runs",
+    "teardown": "correct that and run teardown.yml again; -v shows every task",
+}
+NEXT_ELSE = "ansible-playbook status.yml shows what serves; correct the cause and run {operation}.yml again"
+NEXT_DENIED = (
+    "ansible-playbook validate.yml shows the figures and their limits; where the policy accepts it, "
+    '-e override="why" goes past'
+)
 
 # Operation to (done, would be done, was done already).
 VERBS = {
@@ -46,11 +60,22 @@ def promoted(plan: Mapping[str, Any], walk: Mapping[str, Any], host: str, check:
     release = plan["release"]
     word = "Canary paused" if paused else "Canary serves"
     way_on = "mode=canary -e resume=true" if paused else "mode=stable"
-    summary = (
-        f"{word}  {host}  v{release['version']} ({release['mode']}) has {weight} % of the traffic; "
-        f"on: ansible-playbook promote.yml -e {way_on}  back: ansible-playbook rollback.yml "
-    )
-    return {"fields": fields, "summary": summary}
+    return {
+        "fields": fields,
+        "summary": f"{word}  {host}  v{release['version']} ({release['mode']}) has {weight} % of the traffic",
+        "next": f"ansible-playbook promote.yml -e {way_on}, or back: ansible-playbook rollback.yml",
+    }
+
+
+def summary(told: Mapping[str, Any], seconds: float, address: str) -> str:
+    """The end of an operation that was done: what, how long it took, where to look, what comes next.
+
+    ``told`` is what ``outcome`` or ``promoted`` answered; ``address`` is empty where there is nothing new to look at.
+    """
+    line = f"{told['summary']}  {duration(float(seconds))}"
+    following = [f"look: {address}"] if address else []
+    following += [f"next: {told['next']}"] if told.get("next") else []
+    return f"{line}\n  {'  '.join(following)}" if following else line
 
 
 def moved(plan: Mapping[str, Any], routed: Mapping[str, Any], drain_timeout: float, check: bool) -> str:
@@ -72,15 +97,18 @@ def moved(plan: Mapping[str, Any], routed: Mapping[str, Any], drain_timeout: flo
     return text
 
 
-def no_target(state: Mapping[str, Any], wanted: str, host: str) -> str:
+def no_target(state: Mapping[str, Any], wanted: str) -> str:
     """Why a rollback has nowhere to go, and where it could."""
     if not wanted:
-        return f"{host} has no earlier release to go back to."
+        return "there is no earlier release to go back to\nnext: ansible-playbook status.yml shows what serves"
     known = "\n".join(
         f"  {entry['id']}  v{entry['version']} ({entry['mode']})  {entry['outcome']}"
         for entry in reversed(state["releases"])
     )
-    return f"{host} keeps no release {wanted}. It keeps, newest first:\n{known or '  none'}"
+    return (
+        f"this host keeps no release {wanted}; it keeps, newest first:\n{known or '  none'}\n"
+        "next: give one of them as -e release=ID, or none for the last good one"
+    )
 
 
 def address(manifest: Mapping[str, Any], host: str) -> str:
@@ -89,16 +117,29 @@ def address(manifest: Mapping[str, Any], host: str) -> str:
     return f"{scheme}://{host}:{manifest['nginx']['port']}/"
 
 
-def refusal(reason: str, host: str, *, denied: bool) -> str:
-    """``DENIED  host  reason``, a line for each reason; or ``FAILED  host  what went wrong``."""
-    if not denied:
-        return f"FAILED  {host}  {reason}"
-    return "\n".join(f"DENIED  {host}  {line}" for line in reason.splitlines())
+def refusal(reason: str, host: str, *, denied: bool, operation: str) -> str:
+    """``DENIED  host  reason``, a line for each reason; or ``FAILED  host  what went wrong``; then what to do."""
+    lines = reason.splitlines() or ["no reason was given; -v shows every task"]
+    if denied:
+        told = [f"DENIED  {host}  {line}" for line in lines]
+        return "\n".join([*told, f"  next: {NEXT_DENIED}"])
+    told = [f"FAILED  {host}  {lines[0]}", *(f"  {line}" for line in lines[1:])]
+    if not advises(lines):
+        told.append("  next: " + NEXT.get(operation, NEXT_ELSE.format(operation=operation)))
+    return "\n".join(told)
 
 
-def decisions(asked: Mapping[str, Any]) -> str:
-    """All decisions in one line."""
-    words = [f"{domain} {decision['outcome']}{_remarks(decision)}" for domain, decision in asked.items()]
+def reason(text: str) -> str:
+    """Why, without what to do next: for a record."""
+    return re.sub(r"\n\s*next: .*", "", text).strip()
+
+
+def decisions(asked: Mapping[str, Any], stops: bool = False) -> str:
+    """All decisions in one line. ``stops``: the run ends with the reasons, so that they are not told here too."""
+    words = [
+        f"{domain} {decision['outcome']}{'' if stops and decision['outcome'] != 'allowed' else _remarks(decision)}"
+        for domain, decision in asked.items()
+    ]
     return "policy: " + ", ".join(words)
 
 

@@ -61,6 +61,8 @@ def test_decisions_in_one_line_say_what_is_behind_an_allowed() -> None:
         "infrastructure allowed (not applicable: engine_disk_free_gb, inodes_free_percent), "
         "canary denied (frozen by weekend)"
     )
+    # The reasons end the run, and are not told twice.
+    assert words.decisions({"canary": DENIED}, stops=True) == "policy: canary denied"
 
 
 def test_a_dry_decision_tells_reasons_and_each_figure_with_its_limit() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pyte
 import pytest
 
+from support.workspace import wait_until
 from swiftdeploy import progress
 from swiftdeploy.progress import Board, Bound, Guard, Painter, Progress, bound
 
@@ -285,6 +286,19 @@ def test_a_task_that_tells_how_far_it_is_is_told_now_and_then_and_at_its_end() -
     progress.tell("web2", "only once")
     shower.end("web2")
     assert said[4:] == ["  web2  only once"]
+
+
+def test_the_sign_of_life_comes_by_itself() -> None:
+    clock = Clock()
+    said: list[str] = []
+    shower = Progress(said.append, None, clock=clock)
+    shower.start("web1", "Get OPA")
+    clock.now += 31
+    try:
+        wait_until(lambda: said, "a line")
+    finally:
+        shower.stop()
+    assert said == ["still: web1  Get OPA  30 s"]
 
 
 # ----------------------------------------------------------------------------------------------------- bounds

@@ -244,8 +244,33 @@ def test_a_summary_says_what_was_done() -> None:
 
 
 def test_every_reason_of_a_denial_has_a_line_of_its_own() -> None:
-    assert words.refusal("a\nb", "web1", denied=True) == "DENIED  web1  a\nDENIED  web1  b"
-    assert words.refusal("a\nb", "web1", denied=False) == "FAILED  web1  a\nb"
+    denied = words.refusal("a\nb", "web1", denied=True, operation="deploy").splitlines()
+    assert denied[:2] == ["DENIED  web1  a", "DENIED  web1  b"]
+    assert denied[2].startswith("  next: ansible-playbook validate.yml")
+
+
+def test_what_went_wrong_ends_with_what_to_do() -> None:
+    failed = words.refusal("a\nb", "web1", denied=False, operation="promote").splitlines()
+    assert failed[:2] == ["FAILED  web1  a", "  b"]
+    assert failed[2:] == [
+        "  next: ansible-playbook status.yml shows what serves; correct the cause and run promote.yml again"
+    ]
+    # A reason that says it itself is enough.
+    own = words.refusal("nothing runs\nnext: ansible-playbook deploy.yml", "web1", denied=False, operation="chaos")
+    assert own == "FAILED  web1  nothing runs\n  next: ansible-playbook deploy.yml"
+    assert words.reason("nothing runs\nnext: ansible-playbook deploy.yml") == "nothing runs"
+
+
+def test_the_end_of_an_operation_tells_its_time_and_what_comes_next() -> None:
+    told = {"summary": "Deployment successful  web1  v1.0.0 (stable)", "next": "ansible-playbook status.yml"}
+    assert words.summary(told, 4.06, "http://web1:8080/") == (
+        "Deployment successful  web1  v1.0.0 (stable)  4.1 s\n"
+        "  look: http://web1:8080/  next: ansible-playbook status.yml"
+    )
+    assert words.summary({"summary": "Torn down  web1"}, 65, "") == "Torn down  web1  1 min 5 s"
+
+
+def test_an_address_is_where_nginx_answers() -> None:
     assert words.address(manifest(), "web1") == "http://web1:8080/"
 
 
