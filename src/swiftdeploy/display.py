@@ -32,10 +32,10 @@ FAILED_ITEMS = 20
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Advice names a command, or begins a clause with what to do.
 _ADVICE = re.compile(
-    r"^\s*next:|ansible-playbook |`make |\b-e \w+=|-v show|\b(?:run|try) (?:it|this)? ?again|"
-    r"\b(?:install|start|stop|set|give|free|correct|remove|move|make|write|use|take) "
-    r"(?:it|the|that|what|a|an|one|another|\w+_\w+) ",
+    r"^\s*next:|ansible-playbook |`make |-v show|(?:^|[:;.,] |\bor |\band )(?:then )?"
+    r"(?:choose|correct|find|free|give|install|leave|make|move|put|remove|run|set|start|stop|take|use|wait|write) ",
     re.IGNORECASE,
 )
 _CRASHES = ("MODULE FAILURE", "Module failed:", "Module result deserialization failed")

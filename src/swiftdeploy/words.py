@@ -118,10 +118,13 @@ def address(manifest: Mapping[str, Any], host: str) -> str:
 
 
 def refusal(reason: str, host: str, *, denied: bool, operation: str) -> str:
-    """``DENIED  host  reason``, a line for each reason; or ``FAILED  host  what went wrong``; then what to do."""
+    """``DENIED  host  reason``, a line for each reason; or ``FAILED  host  what went wrong``; then what to do.
+
+    A line that begins with a space is no reason of its own.
+    """
     lines = reason.splitlines() or ["no reason was given; -v shows every task"]
     if denied:
-        told = [f"DENIED  {host}  {line}" for line in lines]
+        told = [line if line.startswith(" ") else f"DENIED  {host}  {line}" for line in lines]
         return "\n".join([*told, f"  next: {NEXT_DENIED}"])
     told = [f"FAILED  {host}  {lines[0]}", *(f"  {line}" for line in lines[1:])]
     if not advises(lines):

@@ -7,6 +7,7 @@ import pytest
 from swiftdeploy.display import (
     NEXT_FAILED,
     Screen,
+    advises,
     can_show,
     clean,
     duration,
@@ -324,3 +325,20 @@ def test_names_and_words() -> None:
 @pytest.mark.parametrize(("encoding", "shown"), [("utf-8", True), ("ascii", False), (None, False), ("latin-1", False)])
 def test_symbols_only_where_the_output_can_show_them(encoding: str | None, shown: bool) -> None:
     assert can_show("✓✗", encoding) is shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "found"),
+    [
+        ("port 8080 is in use by nginx (pid 7): stop that program or change the port in the manifest.", True),
+        ("there is no canary of this release: leave resume=true out to begin.", True),
+        ("the copy of OPA is not whole; run this again", True),
+        ("the Docker engine does not answer. Start it, or use the process runtime", True),
+        ("next: ansible-playbook deploy.yml", True),
+        ("green was not healthy after 5.8 s: it answers 404", False),
+        ("the service refused to start", False),
+        ("nginx refuses the rendered configuration, so it was not loaded", False),
+    ],
+)
+def test_a_reason_that_says_what_to_do_is_known(reason: str, found: bool) -> None:
+    assert advises([reason]) is found

@@ -244,9 +244,9 @@ def test_a_summary_says_what_was_done() -> None:
 
 
 def test_every_reason_of_a_denial_has_a_line_of_its_own() -> None:
-    denied = words.refusal("a\nb", "web1", denied=True, operation="deploy").splitlines()
-    assert denied[:2] == ["DENIED  web1  a", "DENIED  web1  b"]
-    assert denied[2].startswith("  next: ansible-playbook validate.yml")
+    denied = words.refusal("a\nb\n  blue serves", "web1", denied=True, operation="deploy").splitlines()
+    assert denied[:3] == ["DENIED  web1  a", "DENIED  web1  b", "  blue serves"]
+    assert denied[3].startswith("  next: ansible-playbook validate.yml")
 
 
 def test_what_went_wrong_ends_with_what_to_do() -> None:
