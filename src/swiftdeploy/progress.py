@@ -49,7 +49,8 @@ HOSTS_NAMED = 3
 # A message is one write to a pipe: up to this many bytes are never mixed with another's.
 MESSAGE = 4096
 
-_LOCK = threading.Lock()
+# Re-entrant: a signal handler of Ansible may print in the middle of it.
+_LOCK = threading.RLock()
 # Built-in methods: no interrupt can come between them and the fork.
 os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
