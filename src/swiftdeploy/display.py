@@ -214,6 +214,7 @@ class Screen:
         """A host is lost to this run, in the middle of a task."""
         self.host(host)
         self._unreachable[host] = why
+        self._begun.pop(host, None)
         self._cross_out(host, f"{what}: unreachable")
 
     def event(self, host: str, event: Mapping[str, object]) -> None:

@@ -173,16 +173,16 @@ class Board:
 
     def lines(self, now: float) -> list[str]:
         """What a log is to be told now; each line is answered once."""
-        return self.details(now) + self._still(now)
+        old = [work.host for work in self._work.values() if now - work.said_at >= DETAIL_EVERY]
+        return [line for host in old for line in self.last(host, now)] + self._still(now)
 
-    def details(self, now: float) -> list[str]:
-        """The words of tasks that tell how far they are, where the last ones are old enough."""
-        lines = []
-        for work in self._work.values():
-            if work.detail and work.detail != work.said and now - work.said_at >= DETAIL_EVERY:
-                work.said, work.said_at = work.detail, now
-                lines.append(f"  {work.host}  {work.detail}")
-        return lines
+    def last(self, host: str, now: float) -> list[str]:
+        """What the task of a host said last, if that has not been answered yet."""
+        work = self._work.get(host)
+        if work is None or work.detail == work.said:
+            return []
+        work.said, work.said_at = work.detail, now
+        return [f"  {host}  {work.detail}"]
 
     def _still(self, now: float) -> list[str]:
         """Tasks that have passed the next of their times; hosts at the same task share a line."""
@@ -366,7 +366,7 @@ class Progress:
         """A host's task has ended: its line goes, and what it said last is not lost to a log."""
         with _LOCK:
             self._listen()
-            lines = [] if self._painter else self._board.details(self._clock())
+            lines = [] if self._painter else self._board.last(host, self._clock())
             self._board.end(host)
             self._draw()
         self._print(lines)

@@ -282,10 +282,15 @@ def test_a_task_that_tells_how_far_it_is_is_told_now_and_then_and_at_its_end() -
         clock.now += 3
         shower.tick()
     assert said == ["  web1  look 0", "  web1  look 5", "  web1  look 10", "  web1  look 15"]
+    shower.end("web1")
+    assert said[4:] == ["  web1  look 19"]
+    shower.end("web1")
     shower.start("web2", "Hold")
     progress.tell("web2", "only once")
     shower.end("web2")
-    assert said[4:] == ["  web2  only once"]
+    shower.start("web3", "Hold")
+    shower.end("web3")
+    assert said[5:] == ["  web2  only once"]
 
 
 def test_the_sign_of_life_comes_by_itself() -> None:
