@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
+
 from support import browser, example_history, frames, tmux
 from support.workspace import CACHE, REPOSITORY, Workspace
-
 from swiftdeploy import report
 
 PICTURES = REPOSITORY / "docs" / "pictures"
