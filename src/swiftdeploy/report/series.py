@@ -14,7 +14,7 @@ from swiftdeploy.report.words import number, words
 CHARTS = 12
 CHART_POINTS = 300
 TABLE_POINTS = 60
-MARKS = 400
+MARKS = 200
 LIMIT_CHANGES = 50
 # Widths of an interval in seconds, each a multiple of the one before; wider ones are doubled.
 WIDTHS = tuple(60 * minutes for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 1440))
