@@ -40,7 +40,8 @@ class Seen:
     def violations(self) -> list[dict[str, Any]]:
         """What axe-core finds by the rules of WCAG 2.2 A and AA: id, help and the elements of each."""
         # The page allows no script, so axe is put in from outside it, as an extension would be.
-        found = Axe().run(self.page, options={"runOnly": {"type": "tag", "values": TAGS}})
+        options = {"runOnly": {"type": "tag", "values": TAGS}, "resultTypes": ["violations"], "preload": False}
+        found = Axe().run(self.page, options=options)
         return [
             {"id": one["id"], "help": one["help"], "where": [node["html"][:200] for node in one["nodes"][:5]]}
             for one in found.response["violations"]
