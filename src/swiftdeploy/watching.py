@@ -184,7 +184,8 @@ class Watching:
         self._refreshes += 1
 
     def _tell(self, host: str) -> None:
-        if self._once or self._ended:
+        # What still comes after Ctrl-C is recorded, so lines tell of it too.
+        if self._once or (self._ended and self._console is not None):
             return
         if self._json:
             self._print(json.dumps({"schema": status.SCHEMA, **self._views[host]}))
