@@ -14,7 +14,7 @@ from pathlib import Path
 from support.workspace import wait_until
 
 SCRIPT = Path(__file__).with_suffix(".sh")
-PATIENCE = 60.0
+PATIENCE = 120.0
 # Where frames are kept, if anywhere: as text, and as ANSI for support.frames.
 FRAMES = "SWIFTDEPLOY_FRAMES"
 ENDED = "ended with status"
