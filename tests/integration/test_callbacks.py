@@ -464,7 +464,7 @@ def test_a_failed_task_shows_what_and_why_without_paths(project: Project) -> Non
     run = project.play(plays(tasks))
     assert run.status != 0
     cross, *rest = run.lines()
-    assert re.fullmatch(r"✗ web1  Start the release +[\d.]+ s", cross)
+    assert re.fullmatch(r"✗ web1  Start the release +[\d. mins]+", cross)
     assert rest == ["FAILED  web1  port 8080 is taken", "  stop the program that has it"]
 
 

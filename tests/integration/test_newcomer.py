@@ -90,7 +90,7 @@ def test_two_commands_and_the_walk(newcomer: Newcomer) -> None:
     first = newcomer.ok("make deploy")
     url = f"http://localhost:{newcomer.port}/"
     assert "process runtime (no Docker engine answers" in first
-    assert re.search(r"Deployment successful  localhost  v1\.0\.0 \(stable\)  [\d.]+ s", first)
+    assert re.search(r"Deployment successful  localhost  v1\.0\.0 \(stable\)  [\d.]+ (s|min)", first)
     assert f"look: {url}  next: ansible-playbook status.yml" in first
     assert requests.get(url, timeout=5).json()["mode"] == "stable"
 

@@ -19,7 +19,7 @@ def drive(workspace: Workspace, count: int = 30) -> list[int]:
 def test_the_walk(workspace: Workspace) -> None:
     """README's walk: deploy, look, canary, chaos, denied, recover, stable, audit, teardown."""
     first = workspace.play("deploy").ok()
-    assert re.search(r"Deployment successful  localhost  v1\.0\.0 \(stable\)  [\d.]+ s", first.out)
+    assert re.search(r"Deployment successful  localhost  v1\.0\.0 \(stable\)  [\d.]+ (s|min)", first.out)
 
     answer = workspace.get()
     assert answer.json()["mode"] == "stable"
