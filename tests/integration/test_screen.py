@@ -113,7 +113,7 @@ def test_a_line_that_comes_and_goes_leaves_nothing_behind_while_many_tasks_fork(
     terminal = start(project, PLAYBOOK + steps)
 
     def drawn(lines: list[str]) -> bool:
-        return bool(lines) and re.fullmatch(r". {2}web1 +Wait for the test +\d+ s", lines[-1]) is not None
+        return bool(lines) and re.fullmatch(r". {2}web1 +Wait for the test +[\d mins]+", lines[-1]) is not None
 
     terminal.until(drawn)
     # It stays below what the others print.
