@@ -240,7 +240,7 @@ def test_the_history_can_be_set_for_each_host_in_the_inventory_or_for_all_with_e
     assert history.verify(project.folder / "below" / "h.jsonl").records == 1
     audited = project.play(AUDIT, "-e", "swiftdeploy_history=below/h.jsonl")
     last = next(history.read(project.folder / "below" / "h.jsonl"))
-    assert f"h.jsonl is whole: 1 records; the last line is 1 with hash {last['hash']}" in audited.out
+    assert f"h.jsonl is whole: 1 record; the last line is 1 with hash {last['hash']}" in audited.out
     assert not project.history.exists()
     wrong = project.play(AUDIT, "-e", "swiftdeploy_history=none/h.jsonl")
     assert wrong.status != 0

@@ -20,7 +20,7 @@ from swiftdeploy.report import charts, document, html, markdown
 from swiftdeploy.report.choice import Choice, ChoiceError, choose
 from swiftdeploy.report.files import current, write
 from swiftdeploy.report.gather import Audit
-from swiftdeploy.report.words import line
+from swiftdeploy.report.words import count, line
 
 __all__ = [
     "DEFAULT_NAME",
@@ -71,7 +71,7 @@ def collect(path: str | os.PathLike[str], choice: Choice | None = None) -> tuple
 
 def render(audit: Audit, outcome: VerifyResult, name: str) -> str:
     """The report as Markdown. `name` is the history's file name."""
-    return markdown.render(document.make(audit, outcome, name))
+    return markdown.render(document.make(audit, outcome, name, outcome.notes))
 
 
 def build(path: str | os.PathLike[str], choice: Choice | None = None) -> tuple[str, VerifyResult]:
@@ -83,7 +83,7 @@ def build(path: str | os.PathLike[str], choice: Choice | None = None) -> tuple[s
 def make(path: str | os.PathLike[str], choice: Choice | None = None) -> Report:
     """The report as Markdown and as HTML. Raises as `collect` does."""
     audit, outcome = collect(path, choice)
-    said = document.make(audit, outcome, Path(path).name)
+    said = document.make(audit, outcome, Path(path).name, outcome.notes)
     drawn = charts.draw(audit)
     return Report(markdown.render(said), html.render(said, drawn), outcome, said.shown, drawn.problem)
 
@@ -92,6 +92,6 @@ def verdict(outcome: VerifyResult, path: object) -> str:
     """One sentence on the chain, plain text."""
     name = Path(str(path)).name
     if outcome.ok:
-        return f"{name} is whole: {outcome.records} records"
+        return f"{name} is whole: {count(outcome.records, 'record')}"
     more = f" ({outcome.bad_lines} wrong lines in all)" if outcome.bad_lines > 1 else ""
     return f"{name} is broken at line {outcome.first_bad_line}: {line(outcome.problem)}{more}"

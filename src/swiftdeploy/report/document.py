@@ -210,7 +210,6 @@ def _summary(audit: Audit, outcome: VerifyResult, period: str) -> Section:
         ["Hosts", str(sum(host.records > 0 for host in audit.hosts.values()))],
         ["Chain", "whole" if outcome.ok else _verdict(outcome)],
         *([["Last line", f"{outcome.last_seq}, hash {outcome.last_hash}"]] if outcome.last_seq is not None else []),
-        *[["Of the chain", line(note)] for note in outcome.notes],
     ]
     parts: list[Part] = [Grid("What this report is made from", _text("What", "Value"), facts)]
     if audit.events:
