@@ -1,4 +1,4 @@
-"""Generates docs/manifest.md from the schema: ``python -m swiftdeploy.docs`` writes it."""
+"""The reference in docs/ that is generated: ``python -m swiftdeploy.docs``, run at the root, writes it anew."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from swiftdeploy import manifest_schema as rules
-
-TARGET = Path("docs/manifest.md")
+from swiftdeploy.docs_roles import roles_reference
+from swiftdeploy.docs_thresholds import thresholds_reference
 
 _HEAD = """\
 <!-- Generated from manifest.schema.json by `python -m swiftdeploy.docs`. Edit the schema. -->
@@ -79,8 +79,18 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace(" _ ", " `_` ").replace("<", "&lt;")
 
 
+def references(repository: Path) -> dict[str, str]:
+    """Path below the repository to the whole text, for each document that is generated."""
+    return {
+        "docs/manifest.md": manifest_reference(),
+        "docs/roles.md": roles_reference(repository),
+        "docs/thresholds.md": thresholds_reference(repository),
+    }
+
+
 def main() -> None:
-    TARGET.write_text(manifest_reference(), encoding="utf-8")
+    for path, text in references(Path()).items():
+        Path(path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
