@@ -32,8 +32,8 @@ Set in `group_vars` or for a host; `-e` goes past them.
 _ROLES = """
 ## Roles
 
-Every variable of a role can be set in the inventory too. Those that an option sets come first. A default in braces is
-what another role hands on, and is seldom worth setting.
+Every variable of a role can be set in the inventory too. Those that an option or a variable above sets come first. A
+default in braces is worked out when the role runs: from that, from what another role handed on, or from its own folder.
 """
 # Taken by playbooks and plugins, not by a role's default.
 _ELSEWHERE = {

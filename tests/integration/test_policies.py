@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from datetime import datetime, timedelta
@@ -52,6 +53,32 @@ def test_every_line_of_the_policies_is_tested(opa_binary: str) -> None:
     covered = {Path(name).name for name in report["files"]}
     assert {f"{name}.rego" for name in (*DOMAINS, "lib", "override", "authz")} <= covered
     assert report["not_covered_lines"] == 0
+
+
+def test_the_rule_that_the_how_to_writes_is_formatted_strict_and_tested(opa_binary: str, tmp_path: Path) -> None:
+    """Each block goes to the end of the file that the how-to says; the new limit denies in the words shown there."""
+    text = (ROOT / "docs" / "howto" / "write-a-policy.md").read_text()
+    tree = tmp_path / "policies"
+    shutil.copytree(POLICIES, tree)
+    rule, test = re.findall(r"```rego\n(.*?)```", text, re.DOTALL)
+    for name, block in (("change.rego", rule), ("change_test.rego", test)):
+        with (tree / "change" / name).open("a") as file:
+            file.write(f"\n{block}")
+    for arguments in (
+        ["fmt", "--diff", "--fail"],
+        ["check", "--strict"],
+        ["test", "--coverage", "--threshold", "100"],
+    ):
+        result = run(opa_binary, *arguments, str(tree))
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+
+    data = tree / "thresholds" / "data.yaml"
+    added = "  default:\n    mem_available_mb: {min: 512}\n"
+    assert added in text
+    data.write_text(data.read_text().replace("  default:\n", added, 1))
+    ((question, shown),) = re.findall(r"echo '(\{.*?\})' \|.*?(\[\n.*?\n\])", text, re.DOTALL)
+    decision = evaluate(opa_binary, tree, "data.swiftdeploy.infrastructure.decision", json.loads(question))
+    assert decision["reasons"] == json.loads(shown)
 
 
 def evaluate(opa: str, tree: Path, query: str, question: Any) -> Any:

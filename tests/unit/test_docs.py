@@ -173,22 +173,37 @@ def test_every_document_is_reached_from_the_index() -> None:
     assert {path for path in folder.rglob("*") if path.is_file()} - set(PAGES) <= shown
 
 
-def code_of(name: str) -> str:
-    return "\n".join(PAGES[REPOSITORY / name].code).replace("\\\n", " ")
+def playbooks_in(code: str) -> set[str]:
+    """The playbooks that a piece of code runs, without the ending."""
+    commands = re.findall(r"ansible-playbook\b([^|;&\n`]*)", code.replace("\\\n", " "))
+    given = [re.sub(r"(-i|-e|--limit|--forks|--[a-z-]+-file)[ =]\S+", "", command) for command in commands]
+    return {found for command in given for found in re.findall(r"(?<=\s)([\w./-]+)\.yml\b", command)}
+
+
+def options_in(code: str) -> set[str]:
+    """The variables that are given with -e."""
+    return set(re.findall(r"-e ['\"]?([a-z]\w*)=", code))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_exists(name: str) -> None:
-    for arguments in re.findall(r"ansible-playbook\b([^|;&\n`]*)", code_of(name)):
-        for playbook in re.findall(r"(?<=\s)([\w./-]+)\.yml\b", re.sub(r"(-i|-e|--\S+)[ =]\S+", "", arguments)):
-            assert (REPOSITORY / f"{playbook}.yml").is_file() or playbook == "NAME", f"{name}: {playbook}.yml"
+    for code in PAGES[REPOSITORY / name].code:
+        assert {one for one in playbooks_in(code) if not (REPOSITORY / f"{one}.yml").is_file()} <= {"NAME"}
+
+
+def test_commands_and_options_are_found() -> None:
+    code = (
+        "$ ansible-playbook -i a/b deploi.yml -e x=1.yml \\\n  -e 'why=\"a b\"' --check && ansible-playbook none.yml\n"
+    )
+    assert playbooks_in(code) == {"deploi", "none"}
+    assert options_in(code) == {"x", "why"}
 
 
 def test_every_option_exists() -> None:
     found = docs_roles.roles(REPOSITORY)
     known = {variable.name for role in found for variable in role.variables} | set(docs_roles.options(found))
     for name in NAMES:
-        given = set(re.findall(r"-e ['\"]?([a-z]\w*)=", code_of(name)))
+        given = {option for code in PAGES[REPOSITORY / name].code for option in options_in(code)}
         assert given <= known, f"{name}: {sorted(given - known)}"
 
 
