@@ -32,8 +32,9 @@ Set in `group_vars` or for a host; `-e` goes past them.
 _ROLES = """
 ## Roles
 
-Every variable of a role can be set in the inventory too. Those that an option or a variable above sets come first. A
-default in braces is worked out when the role runs: from that, from what another role handed on, or from its own folder.
+A role's variable can be set in the inventory too, unless a playbook or another role gives it a value. Those that an
+option or a variable above sets come first. A default in braces is worked out when the role runs: from that, from what
+another role handed on, or from the role's own folder.
 """
 # Taken by playbooks and plugins, not by a role's default.
 _ELSEWHERE = {
