@@ -32,7 +32,7 @@ COMMANDS = {
     "stable": ("promote", "-e", "mode=stable"),
 }
 # How many points the sample has, for each runtime.
-SAMPLE = {"process": {"first": 1, "deploy": 2, "promote": 2}, "docker": {"first": 1, "deploy": 1, "promote": 1}}
+SAMPLE = {"process": {"first": 1, "deploy": 1, "promote": 2}, "docker": {"first": 1, "deploy": 1, "promote": 1}}
 THOROUGH: dict[str, dict[str, int | None]] = {
     "process": {"first": 20, "deploy": None, "promote": None},
     "docker": {"first": 4, "deploy": 20, "promote": 20},

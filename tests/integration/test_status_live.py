@@ -106,7 +106,9 @@ def test_a_person_and_a_program_watch(deployed: Workspace) -> None:
     folder = hosts(deployed)
     with watching(deployed, "-i", str(folder), "--limit", f"localhost,{LATE}", columns=80, lines=24) as screen:
         text = screen.until(rf"✗  {LATE[:8]}.* no answer.*● live")
-        assert re.search(r"The\s+module\s+interpreter\s+.*\s+was\s+not\s+found", text), text
+        # A path is broken where the line ends, whatever its length.
+        flat = re.sub(r"\s+", "", text)
+        assert re.search(r"Themoduleinterpreter'[^']*/python'wasnotfound", flat), text
         # It comes back by itself when it can answer.
         get_python(folder)
         screen.until(r"SwiftDeploy .* 2 hosts: 2 ok ")
