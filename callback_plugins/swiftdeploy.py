@@ -101,7 +101,7 @@ class CallbackModule(DefaultCallback):
         stderr = self._only_json or (kind == "error" and bool(self.get_option("display_failed_stderr")))
         if kind in MARKS:
             mark, _space, rest = text.partition(" ")
-            self._display.display(f"{stringc(mark, MARKS[kind])} {rest}", screen_only=True)
+            self._display.display(f"{stringc(mark, MARKS[kind])} {rest}", screen_only=True, stderr=stderr)
             self._display.display(text, log_only=True)
         else:
             self._display.display(text, color=COLORS.get(kind), stderr=stderr)
