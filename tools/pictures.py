@@ -96,6 +96,9 @@ def page(folder: Path) -> None:
     with browser.chromium() as running:
         for made in browser.pictures(running, path, folder / "pictures"):
             made.rename(PICTURES / f"report-{made.name}")
+        for look in ("light", "dark"):
+            with browser.shown(running, path, look) as seen:
+                seen.page.locator("figure").first.screenshot(path=PICTURES / f"charts-{look}.png")
 
 
 if __name__ == "__main__":
