@@ -89,14 +89,16 @@ def acquire(stack_dir: Path, claim: Holder, instead_of: Optional[str] = None) ->
         with working(stack_dir):
             _bury(stack_dir, claim["run_id"], instead_of)
     for _attempt in range(ATTEMPTS):
-        write_atomic(beside, json.dumps(claim, sort_keys=True).encode(), mode=0o600)
         try:
+            write_atomic(beside, json.dumps(claim, sort_keys=True).encode(), mode=0o600)
             os.link(beside, path)
         except FileExistsError:
             present = holder(stack_dir)
             return None if present is not None and present.get("run_id") == claim["run_id"] else present
         except FileNotFoundError:
-            # Swept away by the run that has the lock now, or had it until a moment ago.
+            # Swept away by the run that has the lock now, or had it until a moment ago; also while it was written.
+            if not stack_dir.is_dir():
+                raise
             continue
         else:
             sync_folder(stack_dir)

@@ -52,6 +52,26 @@ def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
 
 
+def test_a_claim_that_is_swept_away_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the run that has the lock, between any two steps of the writing."""
+    steps = {"fsync": os.fsync, "fchmod": os.fchmod, "link": os.link}
+    for name, real in steps.items():
+        swept: list[str] = []
+
+        def step(*words: Any, swept: list[str] = swept, real: Any = real) -> Any:
+            if not swept:
+                swept.append(name)
+                lock.sweep(tmp_path)
+            return real(*words)
+
+        monkeypatch.setattr(os, name, step)
+        assert lock.acquire(tmp_path, claim(name)) is None
+        monkeypatch.setattr(os, name, real)
+        assert swept
+        assert lock.release(tmp_path, name)
+        assert [path.name for path in tmp_path.iterdir()] == [lock.WORK_NAME]
+
+
 def test_a_lock_is_broken_only_for_the_run_that_was_seen(tmp_path: Path) -> None:
     lock.acquire(tmp_path, claim("dead"))
     assert lock.acquire(tmp_path, claim("b"), instead_of="other") == claim("dead")
