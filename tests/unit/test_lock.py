@@ -56,11 +56,11 @@ def test_a_claim_that_is_swept_away_is_written_again(tmp_path: Path, monkeypatch
     """By the run that has the lock, between any two steps of the writing."""
     steps = {"fsync": os.fsync, "fchmod": os.fchmod, "link": os.link}
     for name, real in steps.items():
-        swept: list[str] = []
+        swept: list[bool] = []
 
-        def step(*words: Any, swept: list[str] = swept, real: Any = real) -> Any:
+        def step(*words: Any, swept: list[bool] = swept, real: Any = real) -> Any:
             if not swept:
-                swept.append(name)
+                swept.append(True)
                 lock.sweep(tmp_path)
             return real(*words)
 
