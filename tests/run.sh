@@ -23,9 +23,8 @@ report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 status=0
 python -m pytest tests/unit -q -n 2 --dist loadfile --junitxml "$report.unit" || status=1
-# The files with the longest tests first, so that all workers end at about the same time. Three of them on two cores:
-# much of what they do is to wait.
-python -m pytest tests/fault tests/integration -q -n 3 --dist loadfile --no-loadscope-reorder --durations 15 --junitxml "$report.integration" || status=1
+# The files with the longest tests first, so that both workers end at about the same time.
+python -m pytest tests/fault tests/integration -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 --junitxml "$report.integration" || status=1
 # Alone, as other tests would take the time of the load.
 python -m pytest tests/load -q --junitxml "$report.load" || status=1
 python tests/support/count.py "$report.unit" "$report.integration" "$report.load" || status=1
