@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from . import history
+from . import history, history_journal
 
 if TYPE_CHECKING:
     import requests
@@ -275,7 +275,7 @@ class Outbox:
         if not isinstance(event, Mapping):
             return None
         name = str(event.get("event"))
-        self._ended.add((host, re.sub(r"_(blocked|failed)$", "", name)))
+        self._ended.add((host, history_journal.base(name)))
         speaks_for = str(event.get("host") or host) if trusted else host
         return self._message({**event, "host": speaks_for}, check)
 
