@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import canary, decisions, measurement, policies, release, rendering, starting, words
+    from swiftdeploy import canary, decisions, fleet, measurement, policies, release, rendering, starting, status, words
     from swiftdeploy_target import images as host_images
     from swiftdeploy_target import state as host_state
 except ImportError as error:  # pragma: no cover
@@ -181,4 +181,15 @@ class FilterModule:
             "sd_summary": words.summary,
             "sd_address": words.address,
             "sd_chaos_reason": words.chaos_reason,
+            "sd_unreachable": status.unreachable_reason,
+            "sd_fleet_problems": fleet.problems,
+            "sd_fleet_order": fleet.order,
+            "sd_fleet_batches": fleet.batches,
+            "sd_fleet_stops": fleet.stops,
+            "sd_fleet_backwards": fleet.backwards,
+            "sd_fleet_tally": fleet.tally,
+            "sd_fleet_done": fleet.done,
+            "sd_fleet_failed": fleet.failed,
+            "sd_fleet_fields": fleet.fields,
+            "sd_fleet_summary": fleet.summary,
         }

@@ -66,6 +66,8 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 TITLES = {
     "deploy": "Deployed",
+    "deploy_run": "Deployed to the hosts",
+    "promote_run": "Promoted on the hosts",
     "promote": "Promoted",
     "promote_step": "Canary step passed",
     "rollback": "Rolled back",
