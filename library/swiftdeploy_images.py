@@ -27,8 +27,10 @@ options:
   source:
     description:
       - V(auto) pulls what is missing and builds what no registry has, V(pull) only pulls, V(build) builds.
+      - V(archive) saves each image on the controller once and sends it to a host whose image of that name is missing or
+        another one. V(auto) sends in place of building what lies in O(archive_dir) already.
     type: str
-    choices: [auto, pull, build]
+    choices: [auto, pull, build, archive]
     default: auto
   service_context:
     description: Folder on the controller with the service's Dockerfile.
@@ -66,6 +68,22 @@ options:
     description: Folder on the host where the base is put together; removed afterwards. Needs about 150 MB.
     type: path
     default: /var/tmp
+  archive_dir:
+    description: Folder on the controller with the archives, as C(docker save) writes them.
+    type: str
+    default: ""
+  incoming_dir:
+    description: Folder on the host where archives arrive; one that was loaded is removed.
+    type: path
+    default: ~/.swiftdeploy/incoming
+  docker_config:
+    description: Folder on the host with the configuration of docker that has the credentials for registries.
+    type: path
+  login:
+    description:
+      - Registry to log in to for a pull, with C(registry), C(username) and C(password). The latter two are names of
+        environment variables of the controller; in their place the action plugin sends their values as C(auth).
+    type: dict
   registry_timeout:
     description: Seconds that a registry has for its first answer.
     type: float
@@ -139,6 +157,11 @@ later:
   returned: always
   type: list
   elements: str
+awaited:
+  description: Roles whose archive has to be sent.
+  returned: always
+  type: list
+  elements: str
 attempts:
   description: What was tried in vain, by role. O(tried) of a second task takes it.
   returned: always
@@ -152,7 +175,7 @@ architecture:
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.images import (
@@ -161,6 +184,7 @@ from ansible.module_utils.swiftdeploy_target.images import (
     EngineError,
     Host,
     Outcome,
+    credentials,
     failure_message,
     parse_reference,
 )
@@ -230,7 +254,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "images": {"type": "dict", "required": True},
-            "source": {"type": "str", "choices": ["auto", "pull", "build"], "default": "auto"},
+            "source": {"type": "str", "choices": ["auto", "pull", "build", "archive"], "default": "auto"},
             "service_context": {"type": "str", "required": True},
             "bundled_repository": {"type": "str", "default": "swift-deploy-1-node"},
             "opa_binary": {"type": "str", "default": ""},
@@ -239,6 +263,14 @@ def main() -> None:
             "base_image": {"type": "str", "default": "python:3.13-slim"},
             "debian_mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
             "build_dir": {"type": "path", "default": "/var/tmp"},  # noqa: S108
+            "archive_dir": {"type": "str", "default": ""},
+            "incoming_dir": {"type": "path", "default": "~/.swiftdeploy/incoming"},
+            "docker_config": {"type": "path"},
+            "login": {
+                "type": "dict",
+                # Both as one word: a user name by itself is often part of what this module has to say.
+                "options": {"registry": {"type": "str", "required": True}, "auth": {"type": "str", "no_log": True}},
+            },
             "registry_timeout": {"type": "float", "default": 10.0},
             "pull_timeout": {"type": "float", "default": 600.0},
             "build_timeout": {"type": "float", "default": 600.0},
@@ -256,7 +288,20 @@ def main() -> None:
         problems.append(f"base_image: {error}")
     if problems:
         module.fail_json(msg="; ".join(problems))
-    engine = Engine(params["registry_timeout"], params["pull_timeout"], params["build_timeout"])
+    config = params["docker_config"]
+    with TemporaryDirectory(prefix="swiftdeploy-docker-") as folder:
+        if params["login"]:
+            # For this task alone, and readable by its user alone.
+            config = folder
+            login = params["login"]
+            (Path(folder) / "config.json").write_text(credentials(login["registry"], login["auth"]))
+        work(module, config)
+
+
+def work(module: AnsibleModule, config: Optional[str]) -> None:
+    """Settle every image, build what is needed, and answer."""
+    params = module.params
+    engine = Engine(params["registry_timeout"], params["pull_timeout"], params["build_timeout"], config)
     host = Host(engine, params["source"], module.check_mode, params["out_of_reach"])
     architecture = ""
     try:
@@ -272,12 +317,14 @@ def main() -> None:
         "images": {role: outcome.images[role] for role in params["images"] if role in outcome.images},
         "needed": outcome.needed,
         "later": outcome.later,
+        "awaited": outcome.awaited,
         "attempts": outcome.attempts,
         "out_of_reach": host.unreachable,
         "architecture": architecture,
     }
-    # What still waits for its context or its program is no failure yet.
-    failed = {role: tried for role, tried in outcome.attempts.items() if role not in outcome.later}
+    # What still waits for its context, its program or its archive is no failure yet.
+    waiting = {*outcome.later, *outcome.awaited}
+    failed = {role: tried for role, tried in outcome.attempts.items() if role not in waiting}
     if failed and (contexts or module.check_mode):
         module.fail_json(msg=failure_message(params["images"], failed), **result)
     module.exit_json(**result)

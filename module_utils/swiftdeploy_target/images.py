@@ -1,13 +1,17 @@
-"""How a host gets its images: present, else pulled, else built; decided here, done through the docker program.
+"""How a host gets its images: present, else pulled, else built or sent; decided here, done through the docker program.
 
 Words: a *role* is what an image is for (service, nginx, opa); a *recipe* is what the controller knows about
 building it: ``{"inputs": sha256 or None, "why_not": str or None, "context": path of a tar or None, "later": bool}``.
 ``later``: it can be built once a part that is costly to get has been brought, so that part is got only then.
-An *attempt* is ``{"how": "pull" or "build", "why": what went wrong, in words}``.
+Where the controller can send the image itself, the recipe has ``"archive": {"ids": what the image may be called here,
+"why_not": str or None, "path": where it has arrived on this host or None, "sha256"}``.
+An *attempt* is ``{"how": "pull", "build" or "archive", "why": what went wrong, in words}``.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -142,14 +146,20 @@ def decide(name: str, found: Optional[Dict[str, Any]], recipe: Dict[str, Any], s
     from, None when it is not one of ours. The recipe's ``inputs`` is what would be built now, None when unknown here.
     """
     inputs, label = recipe.get("inputs"), found["label"] if found else None
+    archive = recipe.get("archive")
+    if source == "archive":
+        ids = (archive or {}).get("ids") or []
+        # What the controller cannot tell apart stays as it is.
+        return [] if found is not None and (not ids or found["id"] in ids) else ["archive"]
     if source == "build":
         return [] if label is not None and inputs in (None, label) else ["build"]
     if found is not None:
         stale = label is not None and inputs is not None and label != inputs
         return ["build"] if stale and recipe.get("why_not") is None and source == "auto" else []
+    otherwise = ["archive"] if archive else ["build"]
     if source == "auto" and parse_reference(name).repository.startswith(OWN_NAMESPACE):
-        return ["build"]
-    return ["pull"] if source == "pull" else ["pull", "build"]
+        return otherwise
+    return ["pull"] if source == "pull" else ["pull", *otherwise]
 
 
 def out_of_reach(text: str) -> bool:
@@ -176,7 +186,8 @@ def failure_message(names: Dict[str, str], attempts: Dict[str, List[Dict[str, st
     lines += [
         "Three ways out:",
         "  1. let the host reach a registry that has them (or name images it can reach in the manifest)",
-        f"  2. put them there: docker save {example} | ssh HOST docker load",
+        f"  2. put them there: docker save {example} | ssh HOST docker load; "
+        "images.source: archive in the manifest does that",
         "  3. let them be built here: give what the lines above miss; "
         "images.source: build in the manifest builds ours under any name",
     ]
@@ -190,10 +201,14 @@ class EngineError(Exception):
 class Engine:
     """The host's Docker engine, asked through its own program with argument lists and time limits."""
 
-    def __init__(self, registry_timeout: float, pull_timeout: float, build_timeout: float) -> None:
+    def __init__(
+        self, registry_timeout: float, pull_timeout: float, build_timeout: float, config: Optional[str] = None
+    ) -> None:
+        """``config``: folder of docker's own configuration, which holds credentials; None takes the user's."""
         self.registry_timeout = registry_timeout
         self.pull_timeout = pull_timeout
         self.build_timeout = build_timeout
+        self.docker = ["docker", *(["--config", config] if config else [])]
 
     def architecture(self) -> str:
         """amd64, arm64 and so on. Raises EngineError when no engine answers."""
@@ -221,7 +236,7 @@ class Engine:
     def pull(self, name: str) -> Finished:
         """Pull ``name``. Status 124 when the registry says nothing, or the whole pull takes too long."""
         process = subprocess.Popen(
-            ["docker", "pull", parse_reference(name).full],
+            [*self.docker, "pull", parse_reference(name).full],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -242,7 +257,7 @@ class Engine:
 
     def remote(self, name: str) -> Finished:
         """Ask the registry whether it has ``name``, without pulling."""
-        done = run(["docker", "manifest", "inspect", parse_reference(name).full], timeout=self.registry_timeout)
+        done = run([*self.docker, "manifest", "inspect", parse_reference(name).full], timeout=self.registry_timeout)
         if done.status == 124:
             return Finished(124, "", f"context deadline exceeded: no answer within {self.registry_timeout:g} s")
         return done
@@ -277,6 +292,22 @@ class Engine:
                 _end(process)
         return Finished(process.returncode, "", output.decode(errors="replace"))
 
+    def load(self, path: Path) -> Finished:
+        """Take the images of an archive in."""
+        return run(["docker", "load", "--quiet", "--input", str(path)], timeout=self.build_timeout)
+
+
+def login_words(username: str, password: str) -> str:
+    """User name and password as docker keeps them: one word that is as secret as both."""
+    return base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def credentials(registry: str, auth: str) -> str:
+    """docker's config.json that logs in to ``registry`` with ``login_words`` and knows nothing else."""
+    # The name under which docker keeps the default registry.
+    key = "https://index.docker.io/v1/" if registry in (DEFAULT_REGISTRY, "index.docker.io") else registry
+    return json.dumps({"auths": {key: {"auth": auth}}})
+
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a docker program that is still running, and the plugins it started."""
@@ -288,15 +319,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Outcome(NamedTuple):
-    """images: {role: {"name", "id" or None, "source": present|pulled|built, "changed"}}; needed: roles to be built,
-    for which a context must be brought; later: roles to be built in a further call; attempts: {role: attempts} of
-    what is not there yet; unreachable: {registry: why}."""
+    """images: {role: {"name", "id" or None, "source": present|pulled|built|sent, "changed"}}; needed: roles to be
+    built, for which a context must be brought; later: roles to be built in a further call; attempts: {role: attempts}
+    of what is not there yet; unreachable: {registry: why}; awaited: roles whose archive must be brought."""
 
     images: Dict[str, Dict[str, Any]]
     needed: List[str]
     later: List[str]
     attempts: Dict[str, List[Dict[str, str]]]
     unreachable: Dict[str, str]
+    awaited: List[str]
 
 
 class Host:
@@ -332,6 +364,7 @@ class Host:
         images: Dict[str, Dict[str, Any]] = {}
         needed: List[str] = []
         later: List[str] = []
+        awaited: List[str] = []
         attempts: Dict[str, List[Dict[str, str]]] = {}
         for role, name in names.items():
             recipe = recipes.get(role) or {"inputs": None, "why_not": "nothing is known here about building it"}
@@ -348,17 +381,62 @@ class Host:
                     images[role] = entry(name, None if self.check else self.engine.inspect(name), "pulled")
                     continue
                 failed.append({"how": "pull", "why": why})
-            if "build" in steps and why_not is None:
+            if "archive" in steps:
+                got = self._from_controller(name, recipe.get("archive"))
+                if "why" not in got:
+                    images[role] = got
+                    continue
+                if got["why"] is None:
+                    awaited.append(role)
+                else:
+                    failed.append({"how": "archive", "why": got["why"]})
+            elif "build" in steps and why_not is None:
                 (later if recipe.get("later") else needed).append(role)
                 if self.check:
                     images[role] = entry(name, None, "built")
                     continue
-            elif why_not is not None:
-                failed.append({"how": "build", "why": why_not})
             else:
-                failed.append({"how": "build", "why": "images.source is pull"})
+                failed.append({"how": "build", "why": why_not or "images.source is pull"})
             attempts[role] = failed
-        return Outcome(images, needed, later, attempts, self.unreachable)
+        return Outcome(images, needed, later, attempts, self.unreachable, awaited)
+
+    def _from_controller(self, name: str, archive: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+        """An image's entry from its archive, or {"why": why not, None while it has not arrived}."""
+        if archive is None or archive["why_not"] is not None:
+            return {"why": archive["why_not"] if archive else "the controller has none"}
+        if self.check:
+            return entry(name, None, "sent")
+        return self.load(name, archive) if archive.get("path") else {"why": None}
+
+    def load(self, name: str, archive: Dict[str, Any]) -> Dict[str, Any]:
+        """Take in an archive that has arrived, and remove its file: the image's entry, or {"why": ...}.
+
+        A file that is not what was sent is removed, so that the next run sends it anew; one that only could not be
+        loaded stays, for then it need not be sent again.
+        """
+        path = Path(archive["path"])
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.sha256()
+                for part in iter(lambda: stream.read(1024 * 1024), b""):
+                    digest.update(part)
+            if digest.hexdigest() != archive["sha256"]:
+                path.unlink()
+                return {"why": f"{path} arrived with another SHA-256 than it was sent with; run again to send it anew"}
+            done = self.engine.load(path)
+            if not done.ok:
+                return {"why": f"docker load failed: {last_words(done.text, 2)}"}
+            path.unlink()
+        except OSError as error:
+            return {"why": f"{path} cannot be read on the host: {error.strerror or error}"}
+        found = self.engine.inspect(name)
+        if found is None:
+            return {"why": f"the archive was loaded, but it holds no image {name}"}
+        if found["id"] not in archive["ids"]:
+            return {
+                "why": f"the archive was loaded, but {name} is {found['id']} then, not {' or '.join(archive['ids'])}"
+            }
+        return entry(name, found, "sent")
 
     def build(self, name: str, recipe: Dict[str, Any], arguments: Dict[str, str]) -> Dict[str, Any]:
         """Build one image: its entry, or {"why": ...} when that failed."""

@@ -80,7 +80,7 @@ DEFAULTS: dict[str, Any] = {
         "probe_requests": 20,
         "sticky": None,
     },
-    "images": {"source": "auto"},
+    "images": {"source": "auto", "docker_config": None, "login": None},
     "network": {"name": "swiftdeploy-net", "driver_type": "bridge"},
     "contact": None,
 }
@@ -554,9 +554,9 @@ def test_image_references(image: str) -> None:
             ["2: nginx.port: found 8181, allowed a port of its own; opa.port is 8181 too"],
         ),
         (
-            manifest_with(rest="images: {source: archive}\ncontact: true\n"),
+            manifest_with(rest="images: {source: ftp}\ncontact: true\n"),
             [
-                "4: images.source: found archive, allowed auto, pull or build",
+                "4: images.source: found ftp, allowed auto, pull, build or archive",
                 "5: contact: found true, allowed a text of 1 to 500 characters without control characters; "
                 f'{QUOTE_IT}: "true"',
             ],
