@@ -12,6 +12,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "output": {"type": "str"},
     "context": {"type": "dict"},
     "done": {"type": "bool", "default": True},
+    "diff": {"type": "dict"},
 }
 RESULT_KEYS = {"msg": "swiftdeploy_step", "output": "swiftdeploy_output", "context": "swiftdeploy_context"}
 
@@ -29,4 +30,6 @@ class ActionModule(ActionBase):
         if not given:
             raise AnsibleActionFail("give at least one of msg, output, context")
         marked = {} if args["done"] else {"swiftdeploy_done": False}
-        return {"changed": False, **{RESULT_KEYS[key]: value for key, value in given.items()}, **marked}
+        # Ansible shows the difference of what changes; outside a dry run the task that changes it does.
+        differs = {"changed": True, "diff": args["diff"]} if args["diff"] and self._task.check_mode else {}
+        return {"changed": False, **differs, **{RESULT_KEYS[key]: value for key, value in given.items()}, **marked}

@@ -143,6 +143,7 @@ class FilterModule:
             "sd_spec": release.make_spec,
             "sd_release": release.make_release,
             "sd_same_code": release.same_code,
+            "sd_drift": release.drift,
             "sd_environment": release.environment_of,
             "sd_last_good": host_state.last_good,
             "sd_plan": release.plan,

@@ -22,6 +22,11 @@ options:
     description: Whether the step came to what it was for; if not, its line has a cross. The play goes on.
     type: bool
     default: true
+  diff:
+    description:
+      - What differs, with C(before), C(after), C(before_header) and C(after_header). Shown in check mode with
+        C(--diff); the task then says that it would change something.
+    type: dict
   context:
     description:
       - What this host is in the middle of. C(event), C(run_id), C(actor), C(service), C(version), C(mode) and
@@ -35,8 +40,8 @@ attributes:
     description: Can run in check mode.
     support: full
   diff_mode:
-    description: Has nothing to compare.
-    support: none
+    description: Shows O(diff) in check mode.
+    support: partial
   idempotent:
     description: Changes nothing.
     support: full

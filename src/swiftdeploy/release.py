@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .rendering import content_hash
@@ -67,6 +68,48 @@ def same_release(release: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
 
 def _without_mode(spec: Mapping[str, Any]) -> Any:
     return {key: value for key, value in _plain(spec).items() if key != "mode"}
+
+
+def drift(observed: Mapping[str, Any], spec: Mapping[str, Any], host: str, manifest: str) -> dict[str, Any]:
+    """How what runs on ``host`` differs from ``spec``, what ``manifest`` (a file's name) asks for.
+
+    {"words": one line for a person, "diff": {"before", "after", "before_header", "after_header"} as Ansible shows it,
+    None where nothing differs}. Secrets are in neither: a spec holds their names alone.
+    """
+    asked = f"v{spec['version']} ({spec['mode']})"
+    state = observed["state"]
+    live = state["slots"].get(state["live"]) if state["live"] else None
+    canary = state["canary"]
+    beside = state["slots"].get(canary["slot"]) if canary else None
+    if live is not None and same_release(live, spec):
+        return {"words": f"no drift: runs {asked}, release {live['id']}, as {manifest} says", "diff": None}
+    if beside is not None and same_code(beside, spec):
+        words = f"no drift: {asked} of {manifest} is on its way, in {canary['slot']} with {canary['weight']} %"
+        return {"words": words, "diff": None}
+    before, after = list(_lines(live["spec"]) if live else []), list(_lines(_plain(spec)))
+    told = {
+        "before": "".join(f"{line}\n" for line in before),
+        "after": "".join(f"{line}\n" for line in after),
+        "before_header": f"{host}: release {live['id']} of {live['time']}" if live else f"{host}: nothing runs",
+        "after_header": f"{host}: {manifest}",
+    }
+    if live is None:
+        return {"words": f"drift: nothing runs, {manifest} says {asked}", "diff": told}
+    runs = f"v{live['version']} ({live['mode']})"
+    other = f"drift: runs {runs}, release {live['id']}, {manifest} says {asked}"
+    if runs == asked:
+        names = dict.fromkeys(line.partition(":")[0] for line in sorted(set(before) ^ set(after)))
+        other += f" with another {', '.join(names)}"
+    return {"words": other, "diff": told}
+
+
+def _lines(value: Any, path: str = "") -> Iterator[str]:
+    """Each value of nested mappings as ``path.to.it: value``, sorted."""
+    if isinstance(value, Mapping) and value:
+        for key, item in sorted(value.items()):
+            yield from _lines(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield f"{path}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
 
 
 def environment_of(spec: Mapping[str, Any], host: str, port: int, folders: Mapping[str, str]) -> dict[str, str]:
