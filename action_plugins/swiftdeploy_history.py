@@ -15,14 +15,14 @@ from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.plugins.action import ActionBase
 
 try:
-    from swiftdeploy import explain, history, policy_store, report
+    from swiftdeploy import explain, history, others, policy_store, report
 except ImportError:
     history = None  # type: ignore[assignment]
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {
         "type": "str",
-        "choices": ["writable", "recorded", "verified", "reported", "explained", "policies", "archived"],
+        "choices": ["writable", "recorded", "verified", "reported", "explained", "policies", "archived", "compared"],
         "default": "verified",
     },
     "path": {"type": "str"},
@@ -38,6 +38,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "explain_path": {"type": "str"},
     "files": {"type": "list", "elements": "dict"},
     "archive_path": {"type": "str"},
+    "logs": {"type": "dict"},
 }
 EXPLAIN_PATH = "audit_decisions"
 
@@ -99,6 +100,7 @@ class ActionModule(ActionBase):
                 ("state", "explained", ("decision",)),
                 ("state", "policies", ("files",)),
                 ("state", "archived", ("archive_path",)),
+                ("state", "compared", ("logs",)),
             ],
         )
         variables = task_vars or {}
@@ -112,6 +114,7 @@ class ActionModule(ActionBase):
             "explained": lambda: self._explained(path, args["decision"], args["explain_path"] or EXPLAIN_PATH),
             "policies": lambda: self._policies(path, args["files"]),
             "archived": lambda: self._archived(path, args["archive_path"]),
+            "compared": lambda: self._compared(path, args["logs"]),
         }
         try:
             return work[args["state"]]()
@@ -130,6 +133,10 @@ class ActionModule(ActionBase):
     def _policies(self, path: Path, files: list[dict[str, str]]) -> dict[str, Any]:
         kept, new = policy_store.keep(path, files, dry=bool(self._task.check_mode))
         return {"changed": new, "path": str(path), "policies_path": str(kept)}
+
+    def _compared(self, path: Path, told: dict[str, Any]) -> dict[str, Any]:
+        found = others.unseen(told, path)
+        return {"changed": False, "path": str(path), "unseen": found, "msg": others.text(found, told, path)}
 
     def _archived(self, path: Path, folder: str) -> dict[str, Any]:
         target = Path.cwd() / Path(folder).expanduser()

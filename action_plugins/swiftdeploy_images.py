@@ -163,7 +163,7 @@ class ActionModule(ActionBase):
                         recipes[role]["context"] = self._transfer_file(str(local), remote)
                     else:
                         recipes[role]["why_not"] = why_not
-            incoming = str(arguments.get("incoming_dir") or "~/.swiftdeploy/incoming")
+            incoming = str(arguments.get("incoming_dir") or "~/.swiftdeploy/.incoming")
             if first["awaited"]:
                 incoming = self._remote_expand_user(incoming)
             for role in first["awaited"]:

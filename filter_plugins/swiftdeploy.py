@@ -11,7 +11,19 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from swiftdeploy import canary, decisions, fleet, measurement, policies, release, rendering, starting, status, words
+    from swiftdeploy import (
+        canary,
+        decisions,
+        fleet,
+        measurement,
+        others,
+        policies,
+        release,
+        rendering,
+        starting,
+        status,
+        words,
+    )
     from swiftdeploy_target import images as host_images
     from swiftdeploy_target import state as host_state
 except ImportError as error:  # pragma: no cover
@@ -182,6 +194,7 @@ class FilterModule:
             "sd_summary": words.summary,
             "sd_address": words.address,
             "sd_chaos_reason": words.chaos_reason,
+            "sd_logs": others.logs,
             "sd_unreachable": status.unreachable_reason,
             "sd_fleet_problems": fleet.problems,
             "sd_fleet_order": fleet.order,

@@ -23,9 +23,10 @@ options:
         again to O(explain_path)/ID.
       - V(policies) keeps O(files) beside the history, so that what they decide can be explained later.
       - V(archived) moves the closed files to O(archive_path), with a record that says so; see docs/history.md.
+      - V(compared) tells in RV(msg) which switches of O(logs) the history does not know the runs of.
       - V(verified) and V(reported) first record what runs that are gone left open (C(..._interrupted)).
     type: str
-    choices: [writable, recorded, verified, reported, explained, policies, archived]
+    choices: [writable, recorded, verified, reported, explained, policies, archived, compared]
     default: verified
   path:
     description: The history. Default is the variable C(swiftdeploy_history), then the callback's setting.
@@ -66,6 +67,9 @@ options:
     description: The policies, C(path) and C(content), needed for O(state=policies).
     type: list
     elements: dict
+  logs:
+    description: What hosts remember of their releases, by host, needed for O(state=compared).
+    type: dict
   archive_path:
     description: The folder that gets the closed files, needed for O(state=archived). It must exist.
     type: str
@@ -168,6 +172,12 @@ notes:
   type: list
   elements: str
   sample: ["the end cannot be checked: history.jsonl.head is missing"]
+unseen:
+  description: The entries of O(logs) whose run the history does not know, each with its C(host), oldest first.
+  returned: when O(state) is V(compared)
+  type: list
+  elements: dict
+  sample: [{"host": "web1", "at": "2026-11-21T03:55:00.123Z", "event": "live", "actor": "bob@laptop"}]
 archived:
   description: Names of the files that were moved.
   returned: when O(state) is V(archived)

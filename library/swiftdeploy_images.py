@@ -75,7 +75,7 @@ options:
   incoming_dir:
     description: Folder on the host where archives arrive; one that was loaded is removed.
     type: path
-    default: ~/.swiftdeploy/incoming
+    default: ~/.swiftdeploy/.incoming
   docker_config:
     description: Folder on the host with the configuration of docker that has the credentials for registries.
     type: path
@@ -264,7 +264,7 @@ def main() -> None:
             "debian_mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
             "build_dir": {"type": "path", "default": "/var/tmp"},  # noqa: S108
             "archive_dir": {"type": "str", "default": ""},
-            "incoming_dir": {"type": "path", "default": "~/.swiftdeploy/incoming"},
+            "incoming_dir": {"type": "path", "default": "~/.swiftdeploy/.incoming"},
             "docker_config": {"type": "path"},
             "login": {
                 "type": "dict",

@@ -165,7 +165,7 @@ removed:
   type: list
   elements: str
 problems:
-  description: What could not be removed, in words. It is tried again after the next switch.
+  description: What could not be removed or written down, in words. Removing is tried again after the next switch.
   returned: success
   type: list
   elements: str
@@ -173,10 +173,10 @@ problems:
 
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, routing, state
+from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, release_log, routing, state
 from ansible.module_utils.swiftdeploy_target.files import difference, differences, install, outdated, read_bytes
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
@@ -212,6 +212,17 @@ def idle(runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> bool
     return drained and told["idle"] is not False
 
 
+def note(stack_dir: Path, before: state.State, after: state.State, leaves: str) -> List[str]:
+    """Put the switch into the host's own log. What went wrong: the traffic has moved, so that the run goes on."""
+    line = release_log.switched(before, after, lock.holder(stack_dir), leaves)
+    try:
+        if line is not None:
+            release_log.append(stack_dir, line)
+    except OSError as error:
+        return [f"the host's release log {release_log.path_of(stack_dir)} cannot be written: {error.strerror or error}"]
+    return []
+
+
 def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, Any]:
     """Move the traffic, remember it, stop what has none.
 
@@ -234,8 +245,10 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     before = state.load(stack_dir, options["service"])
     current = state.reconcile(before, routing.loaded(options["base_url"]))
     after = advance(current, params)
+    problems: List[str] = []
     if after != before:
         state.save(stack_dir, after)
+        problems = note(stack_dir, before, after, params["leaves"])
     result = {**NO_TIMES, "introduce_s": moved.introduce_s, "reload_s": moved.reload_s, "drained": True}
     stopped, log = False, []
     if params["stop"]:
@@ -254,6 +267,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     pruned: Dict[str, Any] = {"removed": [], "problems": []}
     if params["prune"] is not None and params["commit"] == "live":
         pruned = prune.prune({**options, **params["prune"]}, before, after)
+    pruned["problems"] = [*problems, *pruned["problems"]]
     return {**result, "changed": moved.changed or stopped, "stopped": stopped, "log": log, **pruned}
 
 

@@ -19,9 +19,11 @@ description:
     when O(break_lock) says so. The action plugin of the same name tells whether a holder on this controller lives.
 options:
   state:
-    description: V(observed) looks, V(free) gives the lock back and does nothing else.
+    description:
+      - V(observed) looks, V(free) gives the lock back and does nothing else, V(log) reads what was switched on this
+        host, whoever did it, and takes no lock.
     type: str
-    choices: [observed, free]
+    choices: [observed, free, log]
     default: observed
   claim:
     description:
@@ -161,6 +163,12 @@ observed:
     gateway: {description: Address under which nginx sees this host., type: str}
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
+log:
+  description: What was switched on this host, oldest first; see C(module_utils/swiftdeploy_target/release_log.py).
+  returned: with O(state=log)
+  type: list
+  elements: dict
+  sample: [{"at": "2026-11-21T03:55:00.123Z", "event": "live", "actor": "ada@control1", "version": "1.0.0"}]
 problems:
   description: Everything that stands in the way, each with its remedy.
   returned: always
@@ -173,7 +181,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import lock, state
+from ansible.module_utils.swiftdeploy_target import lock, release_log, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import marked_processes, socket_path
@@ -263,7 +271,7 @@ def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["observed", "free"], "default": "observed"},
+            "state": {"type": "str", "choices": ["observed", "free", "log"], "default": "observed"},
             "claim": {"type": "dict"},
             "break_lock": {"type": "bool", "default": False},
             "instead_of": {"type": "str"},
@@ -295,6 +303,8 @@ def main() -> None:
             if claim:
                 lock.release(stack_dir, claim["run_id"])
             module.exit_json(changed=False)
+        if params["state"] == "log":
+            module.exit_json(changed=False, log=release_log.read(stack_dir))
         if claim:
             stack_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
             present = lock.acquire(stack_dir, claim, params["instead_of"])
@@ -302,6 +312,8 @@ def main() -> None:
                 module.exit_json(changed=False, holder=present)
             taken = True
             lock.sweep(stack_dir)
+            if claim.get("action") == "teardown" and state.load(stack_dir, params["service"])["live"]:
+                release_log.append(stack_dir, release_log.entry("teardown", claim, None))
         result = look(params, stack_dir)
     except (state.StateError, lock.LockError, OSError) as error:
         if taken:
