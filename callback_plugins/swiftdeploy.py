@@ -157,7 +157,8 @@ class CallbackModule(DefaultCallback):
         if data.get("swiftdeploy_step") is not None:
             self._screen.step(host, data["swiftdeploy_step"], data.get("swiftdeploy_done") is not False)
         if isinstance(data.get("swiftdeploy_context"), dict):
-            self._screen.began(host, str(data["swiftdeploy_context"].get("event")))
+            began = data["swiftdeploy_context"]
+            self._screen.began(str(began.get("host") or host), str(began.get("event")))
         if result.task.action == "swiftdeploy_manifest" and isinstance(data.get("manifest"), dict):
             self._manifests[host] = data["manifest"]
         if not self._short:

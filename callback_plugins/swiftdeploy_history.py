@@ -146,6 +146,7 @@ class CallbackModule(CallbackBase):
         if self._recorder is not None and os.getpid() == self._owner:
             for problem in self._recorder.close(how):
                 self._tell(problem)
+            self._tell(None)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play

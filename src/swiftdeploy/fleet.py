@@ -20,14 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .display import duration
+from .history_recorder import EVERY
 
 # begun: the host was lost in the middle of it, or it is in the middle of it now.
 OUTCOMES = ("changed", "unchanged", "failed", "blocked", "unreachable", "skipped", "begun")
 BACK = ("rolled_back", "unchanged", "failed", "nothing")
 ON_FAILURE = ("stop", "rollback")
 UNREACHABLE = ("stop", "skip")
-# The host of a record that speaks of the whole run; no host can have this name.
-EVERY = "*"
 # Hosts that a line for a person names.
 NAMED = 10
 
@@ -176,8 +175,9 @@ def stops(hosts: Sequence[str], known: Known) -> str:
     allowed = int(_setting(hosts, known, "max_fail", 0))
     if len(bad) <= allowed:
         return ""
-    what = f"{_named(bad)} failed"
-    return f"the run stopped because {what}" + (f", and max_fail is {allowed}" if allowed else "")
+    words = {**dict(WORDS), "begun": "lost in the middle"}
+    why = _named([f"{host} ({words[known[host]['fleet_result']['outcome']]})" for host in bad])
+    return f"the run stopped because of {why}" + (f", and max_fail is {allowed}" if allowed else "")
 
 
 def done(fields: Mapping[str, Any], observed: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,6 +294,11 @@ def summary(told: Mapping[str, Any], operation: str, seconds: float, check: bool
     if groups.get("not_rolled_back"):
         names = ",".join(groups["not_rolled_back"])
         lines.append(f"  next: ansible-playbook rollback.yml --limit {names}")
+    elif groups.get("unreachable") and groups.get("skipped"):
+        names = ",".join(f"!{host}" for host in groups["unreachable"])
+        lines.append(
+            f"  next: leave out what is off with --limit 'all,{names}', or for good: swiftdeploy_unreachable: skip"
+        )
     elif not told["ok"]:
         lines.append(f"  next: correct the cause and run {operation}.yml again; hosts that are done stay as they are")
     return "\n".join(lines)

@@ -13,6 +13,8 @@ from swiftdeploy.history_journal import Entry, Holder
 from swiftdeploy.history_line import HistoryError, Record, utc_now
 
 DEFAULT_NAME = "history.jsonl"
+# The host of an operation that is the whole run's; no host can have this name.
+EVERY = "*"
 
 # Why a record could not be written, by (run_id, event, host). The callback fills it in the main process;
 # a worker is forked from that, so the action that looks for the record finds the reason here.
@@ -88,9 +90,11 @@ class Recorder:
         told = None
         announced = result.get("swiftdeploy_context")
         if isinstance(announced, Mapping):
-            self._contexts[host] = dict(announced, _trusted=trusted, _path=path)
+            # One for the whole run is announced by one of its hosts.
+            of = EVERY if trusted and announced.get("host") == EVERY else host
+            self._contexts[of] = dict(announced, _trusted=trusted, _path=path)
             if trusted and not check and announced.get("event"):
-                told = self._begin(host, announced, self._place(announced, trusted, path))
+                told = self._begin(of, announced, self._place(announced, trusted, path))
         if host in self._open and isinstance(result.get("swiftdeploy_step"), str):
             self._open[host].step = result["swiftdeploy_step"]
         event = result.get("swiftdeploy_event")
@@ -103,6 +107,9 @@ class Recorder:
         found = self._open.get(host)
         if found is not None:
             history_journal.note(found.entry, name, found.step)
+        every = self._open.get(EVERY)
+        if every is not None:
+            history_journal.note(every.entry, f"{host}: {name}", every.step)
 
     def unreachable(self, host: str, reason: str, check: bool = False) -> str | None:
         """A host cannot be reached: if it was in the middle of one of our runs, that run failed there."""
@@ -123,7 +130,9 @@ class Recorder:
         for host, found in list(self._open.items()):
             del self._open[host]
             try:
-                history_journal.close(found.history_path, found.entry, f"{how} at {utc_now()}", self._max_size)
+                made = history_journal.close(found.history_path, found.entry, f"{how} at {utc_now()}", self._max_size)
+                # Nothing else tells a person how far the run came.
+                self.notices += [history_journal.told(made)] if made is not None and host == EVERY else []
             except (HistoryError, OSError) as error:
                 problems.append(f"{host}: {found.event} is not recorded as interrupted: {error}")
         self.problems += problems

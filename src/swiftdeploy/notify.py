@@ -271,7 +271,8 @@ class Outbox:
         if not isinstance(result, Mapping):
             return None
         context = result.get("swiftdeploy_context")
-        if isinstance(context, Mapping):
+        # That of a whole run is no host's.
+        if isinstance(context, Mapping) and context.get("host") in (None, host):
             self._contexts[host] = dict(context)
         event = result.get("swiftdeploy_event")
         if not isinstance(event, Mapping):

@@ -118,7 +118,7 @@ def test_the_first_failure_stops_the_run() -> None:
     known = ended(run(4), web1="changed")
     assert fleet.stops(list(known), known) == ""
     ended(known, web2="failed")
-    assert fleet.stops(list(known), known) == "the run stopped because web2 failed"
+    assert fleet.stops(list(known), known) == "the run stopped because of web2 (failed)"
 
 
 @pytest.mark.parametrize("outcome", ["failed", "blocked", "unreachable", "begun"])
@@ -126,7 +126,10 @@ def test_failures_are_tolerated_up_to_max_fail_over_all_batches(outcome: str) ->
     known = ended(run(4, max_fail="1"), web1=outcome)
     assert fleet.stops(list(known), known) == ""
     ended(known, web3="failed")
-    assert fleet.stops(list(known), known) == "the run stopped because web1, web3 failed, and max_fail is 1"
+    words = {"blocked": "denied", "begun": "lost in the middle"}.get(outcome, outcome)
+    assert fleet.stops(list(known), known) == (
+        f"the run stopped because of web1 ({words}), web3 (failed), and max_fail is 1"
+    )
 
 
 def test_an_unreachable_host_that_may_be_skipped_does_not_count() -> None:
@@ -216,7 +219,7 @@ def test_a_run_that_was_stopped_and_taken_back() -> None:
     assert record["hosts"]["skipped"] == ["web4", "web6"]
     assert record["counts"]["rolled_back"] == record["counts"]["not_rolled_back"] == 1
     assert record["batches"] == [1, 2, 2, 1]
-    assert record["reason"] == "the run stopped because web3, web5 failed"
+    assert record["reason"] == "the run stopped because of web3 (failed), web5 (unreachable)"
     assert fleet.summary(told, "deploy", 61.0, False).splitlines() == [
         "Deployed 1 of 6 hosts  1 min 1 s",
         "  failed: web3",
@@ -244,3 +247,9 @@ def test_names_of_a_large_fleet_are_cut_short_for_people_but_not_in_the_record()
     told = fleet.tally(list(known), known)
     assert "web10 and 30 more" in fleet.summary(told, "deploy", 1.0, False)
     assert len(fleet.fields(list(known), known, told)["hosts"]["failed"]) == 40
+
+
+def test_a_host_that_is_off_stops_a_run_with_the_way_out() -> None:
+    known = ended(run(2), web1="unreachable", web2="skipped")
+    words = fleet.summary(fleet.tally(list(known), known), "deploy", 1.0, False)
+    assert "next: leave out what is off with --limit 'all,!web1', or for good: swiftdeploy_unreachable: skip" in words

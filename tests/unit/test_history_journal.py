@@ -300,3 +300,36 @@ def test_a_last_task_that_was_cut_short_is_not_needed(tmp_path: Path) -> None:
     entry.write_bytes(entry.read_bytes().splitlines(keepends=True)[0] + b'{"at": "20')
     (record,) = history.sweep(tmp_path / "history.jsonl", HERE)
     assert record["reason"] == f"interrupted after {record['since']} while: nothing had begun yet"
+
+
+RUN = {"event": "deploy_run", "run_id": "r1", "actor": "ada@control1", "host": "*"}
+
+
+def test_a_run_over_many_hosts_is_open_until_its_own_end(tmp_path: Path) -> None:
+    watch = recorder(tmp_path, alive())
+    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    announce(watch)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1", "host": "web1"}}, True)
+    assert len(entries(tmp_path)) == 1, "a host's end is not the run's"
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy_run_failed", "run_id": "r1", "host": "*"}}, True)
+    assert entries(tmp_path) == []
+    assert watch.close("the run ended") == []
+    assert [record["event"] for record in records(tmp_path)] == ["deploy", "deploy_run_failed"]
+
+
+def test_a_run_that_ends_with_a_lost_batch_is_told_with_where_it_was(tmp_path: Path) -> None:
+    watch = recorder(tmp_path, alive())
+    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    watch.task("web2", "Move the traffic")
+    assert watch.close("the run ended") == []
+    (record,) = records(tmp_path)
+    assert (record["event"], record["host"], record["run_id"]) == ("deploy_run_interrupted", "*", "r1")
+    assert "while: web2: Move the traffic" in record["reason"]
+    assert watch.notices[0].startswith("*: recorded deploy_run_interrupted of ada@control1")
+
+
+def test_a_host_does_not_speak_for_the_whole_run(tmp_path: Path) -> None:
+    watch = recorder(tmp_path, alive())
+    watch.observe("web1", {"swiftdeploy_context": RUN}, False)
+    watch.unreachable("web1", "no route to host")
+    assert {record["host"] for record in records(tmp_path)} == {"web1"}
