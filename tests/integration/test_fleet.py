@@ -91,8 +91,8 @@ class Fleet:
         tasks = workspace.folder / "roles" / "operation" / "tasks" / "main.yml"
         tasks.write_text(PRETENDS)
 
-    def run(self, *words: str, off: tuple[str, ...] = (), canary: tuple[str, ...] = ("web4",), **vars: Any) -> Ran:
-        """One deploy; ``vars`` are the inventory's."""
+    def run(self, *words: str, off: tuple[str, ...] = (), canary: tuple[str, ...] = ("web4",), **settings: Any) -> Ran:
+        """One deploy; ``settings`` are variables of the inventory's."""
         off_ones = {name: {"gone": True} for name in off}
         inventory = {
             "all": {
@@ -105,7 +105,7 @@ class Fleet:
                     "ansible_port": 1,
                     "ansible_python_interpreter": "{{ ansible_playbook_python }}",
                     "broken": {},
-                    **vars,
+                    **settings,
                 },
             }
         }
