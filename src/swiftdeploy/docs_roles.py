@@ -39,13 +39,8 @@ another role handed on, or from the role's own folder.
 # Taken by playbooks and plugins, not by a role's default.
 _ELSEWHERE = {
     "swiftdeploy_history": ("", "The history, for every command, see [history](history.md#where-it-is)."),
-    "swiftdeploy_serial": (
-        "100%",
-        "How many hosts at a time, a number or a percentage. Give it with `-e`: a play is divided before variables of "
-        "the inventory count.",
-    ),
 }
-_TAKEN = re.compile(r"(?<![\w.'\"])([a-z][a-z_]*)\s*\|\s*default\(\s*('[^']*'|[^,()]*)")
+_TAKEN = re.compile(r"(?<![\w.'\"])([a-z][a-z_]*)\s*\|\s*default\(\s*(?=('[^']*'|[^,()|]*))")
 # "promote: the mode ..." and "chaos=slow: seconds ..." say which command it is for; the second has more to say.
 _SAID = re.compile(r"(?P<commands>[a-z]+(?: and [a-z]+)*)(?P<only>=[a-z]+)?: ")
 _LONGEST = 70
@@ -65,7 +60,7 @@ class Variable:
         """The names outside the role that its default takes a value from, each with its own default as text."""
         if not isinstance(self.default, str):
             return []
-        return [(name, given.strip("'")) for name, given in _TAKEN.findall(self.default)]
+        return [(name, given.strip().strip("'")) for name, given in _TAKEN.findall(self.default)]
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,10 @@ def _commands(repository: Path) -> dict[str, list[str]]:
     for path in sorted((repository / "playbooks").glob("*.yml")):
         for play in reader.load(path):
             for entry in play.get("roles", []):
-                named.setdefault(entry["role"], []).append(path.stem)
+                # A playbook may have several plays with the same role.
+                commands = named.setdefault(entry["role"], [])
+                if path.stem not in commands:
+                    commands.append(path.stem)
     return named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,11 @@ class Fleet:
         (self.workspace.folder / "history.jsonl.head").unlink(missing_ok=True)
         return self.workspace.play("deploy", "-i", str(path), *words)
 
-    def asked(self, ran: Ran, operation: str) -> list[str]:
-        """The hosts that were asked for an operation, in that order."""
+    def asked(self, ran: Ran, operation: str, *batches: int) -> list[str]:
+        """The hosts that were asked for an operation: batch by batch, by name within each, as those go side by side."""
         lines = [line.split() for line in ran.out.splitlines()]
-        return [line[1] for line in lines if len(line) > 2 and line[2] == operation]
+        hosts = iter([line[1] for line in lines if len(line) > 2 and line[2] == operation])
+        return [host for size in batches for host in sorted(islice(hosts, size))] + sorted(hosts)
 
     def record(self, event: str) -> dict[str, Any]:
         """The record of the run."""
@@ -134,7 +136,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 
 def test_canary_hosts_first_then_batches_and_one_record(fleet: Fleet) -> None:
     ran = fleet.run(swiftdeploy_serial=[1, 3]).ok()
-    assert fleet.asked(ran, "deploy") == ["web4", "web1", "web2", "web3", "web5"]
+    assert fleet.asked(ran, "deploy", 1, 1, 3) == ["web4", "web1", "web2", "web3", "web5"]
     record = fleet.record("deploy_run")
     assert (record["batches"], record["counts"]) == ([1, 1, 3], {"changed": 5})
     assert "Deployed 5 of 5 hosts" in ran.out
@@ -145,9 +147,9 @@ def test_a_failure_stops_the_run_and_brings_back_what_was_changed(fleet: Fleet) 
     ran = fleet.run(
         "-e", "on_failure=rollback", swiftdeploy_serial=2, broken={"deploy": ["web2"], "rollback": []}
     ).failed()
-    assert fleet.asked(ran, "deploy") == ["web4", "web1", "web2"]
+    assert fleet.asked(ran, "deploy", 1, 2) == ["web4", "web1", "web2"]
     # The one that failed may have switched too.
-    assert sorted(fleet.asked(ran, "rollback")) == ["web1", "web2", "web4"]
+    assert fleet.asked(ran, "rollback") == ["web1", "web2", "web4"]
     record = fleet.record("deploy_run_failed")
     assert record["hosts"]["skipped"] == ["web3", "web5"]
     assert record["hosts"]["rolled_back"] == ["web1", "web2", "web4"]
@@ -158,14 +160,14 @@ def test_a_failure_stops_the_run_and_brings_back_what_was_changed(fleet: Fleet) 
 
 def test_as_many_may_fail_as_is_said(fleet: Fleet) -> None:
     ran = fleet.run("-e", "max_fail=1", swiftdeploy_serial=1, broken={"deploy": ["web1"]}).failed()
-    assert fleet.asked(ran, "deploy") == ["web4", "web1", "web2", "web3", "web5"]
+    assert fleet.asked(ran, "deploy", 1, 1, 1, 1, 1) == ["web4", "web1", "web2", "web3", "web5"]
     assert fleet.record("deploy_run_failed")["counts"] == {"changed": 4, "failed": 1}
 
 
 @pytest.mark.parametrize(("policy", "begun"), [("stop", []), ("skip", ["web4", "web1", "web3", "web5"])])
 def test_a_host_that_is_off_stops_the_run_or_is_skipped(fleet: Fleet, policy: str, begun: list[str]) -> None:
     ran = fleet.run(off=("web2",), swiftdeploy_unreachable=policy).failed()
-    assert fleet.asked(ran, "deploy") == begun
+    assert fleet.asked(ran, "deploy", 1) == begun
     record = fleet.record("deploy_run_failed")
     assert record["hosts"]["unreachable"] == ["web2"]
     assert "UNREACHABLE  web2" in ran.out
@@ -174,8 +176,8 @@ def test_a_host_that_is_off_stops_the_run_or_is_skipped(fleet: Fleet, policy: st
 
 def test_a_host_that_is_lost_in_the_middle_of_a_batch(fleet: Fleet) -> None:
     ran = fleet.run("-e", "on_failure=rollback", swiftdeploy_serial=2, lost=["web1"]).failed()
-    assert fleet.asked(ran, "deploy") == ["web4", "web1", "web2"]
-    assert fleet.asked(ran, "rollback") == ["web4", "web2"]
+    assert fleet.asked(ran, "deploy", 1, 2) == ["web4", "web1", "web2"]
+    assert fleet.asked(ran, "rollback") == ["web2", "web4"]
     assert fleet.record("deploy_run_failed")["hosts"]["lost"] == ["web1"]
 
 
