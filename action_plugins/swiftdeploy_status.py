@@ -172,11 +172,6 @@ class ActionModule(ActionBase):
         variables: dict[str, Any],
     ) -> dict[str, Any]:
         manifest, host = arguments["manifest"], str(variables["inventory_hostname"])
-        facts = self._module(
-            "swiftdeploy_host_facts",
-            {"path": options["stack_dir"], "engine_path": options.get("engine_root") or ""},
-            variables,
-        )
         beside = observed["state"]["canary"]
         # What a promotion would ask: of a canary that has traffic, held against the live release.
         judged, baseline = (
@@ -199,7 +194,11 @@ class ActionModule(ActionBase):
                 "url": f"http://127.0.0.1:{manifest['opa']['port']}",
                 "timeout": manifest["opa"]["timeout"],
                 "queries": [
-                    {"domain": "infrastructure", "input": {**common, "facts": facts.get("facts", {})}},
+                    {
+                        "domain": "infrastructure",
+                        "input": common,
+                        "facts_of": {"path": options["stack_dir"], "engine_path": options.get("engine_root") or ""},
+                    },
                     {
                         "domain": "canary",
                         "input": {

@@ -102,9 +102,9 @@ def sd_chaos_body(words: list[str]) -> dict[str, Any]:
     return body
 
 
-def sd_query(domain: str, common: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
-    """One query for swiftdeploy_opa: what every question carries, and what this one needs."""
-    return {"domain": domain, "input": {**common, **evidence.get(domain, {})}}
+def sd_query(domain: str, common: dict[str, Any], evidence: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """One query for swiftdeploy_opa: what every question carries, what this one needs, and what is measured for it."""
+    return {"domain": domain, "input": {**common, **evidence.get(domain, {})}, **measured.get(domain, {})}
 
 
 def sd_images(images: dict[str, dict[str, Any]]) -> list[dict[str, str]]:

@@ -100,23 +100,14 @@ loaded:
   type: bool
 """
 
-import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import run
-from ansible.module_utils.swiftdeploy_target.files import (
-    difference,
-    differences,
-    inside,
-    install,
-    mode_of,
-    outdated,
-    read_bytes,
-)
+from ansible.module_utils.swiftdeploy_target.files import change
 from ansible.module_utils.swiftdeploy_target.http import try_get
 
 # The program is on this host: one that is there answers in milliseconds.
@@ -137,12 +128,6 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
         return "" if done.ok else done.text.replace(str(staged), "") or f"status {done.status}"
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def wrong_folders(root: Path, folders: List[Dict[str, Any]]) -> List[Tuple[Path, int]]:
-    """Folders that are missing or have other permissions, with those they should have. Raises ValueError."""
-    wanted = [(inside(root, entry["path"]), int(entry["mode"], 8)) for entry in folders]
-    return [(path, mode) for path, mode in wanted if mode_of(path) != mode]
 
 
 def is_loaded(url: str) -> Optional[bool]:
@@ -183,40 +168,22 @@ def main() -> None:
     )
     params = module.params
     root = Path(params["root"])
-    removals = []
     try:
-        writes = outdated(root, params["files"])
-        folders = wrong_folders(root, params["folders"])
-        diffs = [] if params["secret"] else differences(writes)
-        wanted = {inside(root, entry["path"]) for entry in params["files"]}
-        stray = [path for path in root.glob(params["only"]) if path.is_file()] if params["only"] else []
-        for target in [*(inside(root, path) for path in params["absent"]), *stray]:
-            before = read_bytes(target)
-            if before is not None and target not in wanted:
-                removals.append(target)
-                if not params["secret"]:
-                    diffs.append(difference(target, before, b""))
-        complaint = judge(params["files"], params["validate"]) if writes and params["validate"] else ""
+        wanted = change(root, params["files"], params["folders"], params["absent"], params["only"])
+        diff = [] if params["secret"] else wanted.differences()
+        complaint = judge(params["files"], params["validate"]) if wanted.writes and params["validate"] else ""
         if complaint:
             module.fail_json(
                 msg=f"{params['validate'][0]} refuses the new files for {root}; nothing was changed. "
                 f"It says: {complaint}"
             )
-        if not module.check_mode and (writes or removals or folders):
-            root.mkdir(parents=True, exist_ok=True, mode=int(params["root_mode"], 8))
-            for folder, mode in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                folder.chmod(mode)
-            install(writes)
-            for target in removals:
-                with contextlib.suppress(FileNotFoundError):
-                    target.unlink()
+        paths = wanted.paths
+        if not module.check_mode:
+            wanted.apply(int(params["root_mode"], 8))
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"cannot install the files below {root}: {error}")
-    targets = [*(write.path for write in writes), *removals, *(folder for folder, _mode in folders)]
-    changed = [str(target.relative_to(root)) for target in targets]
-    loaded = is_loaded(params["loaded_url"]) if params["loaded_url"] and not changed else None
-    module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs, loaded=loaded)
+    loaded = is_loaded(params["loaded_url"]) if params["loaded_url"] and not paths else None
+    module.exit_json(changed=bool(paths), changed_paths=paths, diff=diff, loaded=loaded)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,14 @@ options:
           - Numbers that JSON does not know (NaN, infinity) are sent as V(null), which no policy passes.
         type: dict
         required: true
+      facts_of:
+        description:
+          - Measure the host now, as M(swiftdeploy_host_facts) does, and put what it answers as C(facts) under C(facts)
+            of the input. One start of Python on the host, and no time between measuring and asking.
+        type: dict
+        suboptions:
+          path: {description: Where the stack keeps its data., type: path, required: true}
+          engine_path: {description: Where the container engine keeps its data; empty for none., type: str, default: ""}
   timeout:
     description:
       - Seconds that one question may take in all, from name resolution to the last byte of the answer.
@@ -99,7 +107,8 @@ EXAMPLES = r"""
         input:
           environment: production
           action: deploy
-          facts: "{{ host_facts.facts }}"
+        facts_of:
+          path: ~/.swiftdeploy/app
   register: gate
 
 - name: Stop unless it may
@@ -180,9 +189,10 @@ decisions:
       sample: 2.4
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.host_facts import measure
 from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, parse_url
 from ansible.module_utils.swiftdeploy_target.opa_eval import evaluate
 
@@ -192,6 +202,10 @@ def main() -> None:
     query = {
         "domain": {"type": "str", "required": True},
         "input": {"type": "dict", "required": True},
+        "facts_of": {
+            "type": "dict",
+            "options": {"path": {"type": "path", "required": True}, "engine_path": {"type": "str", "default": ""}},
+        },
     }
     module = AnsibleModule(
         argument_spec={
@@ -217,13 +231,15 @@ def main() -> None:
     except ValueError as error:
         module.fail_json(msg=str(error))
 
-    def decide(domain: str, question: Dict[str, Any]) -> Dict[str, Any]:
+    def decide(domain: str, question: Dict[str, Any], where: Optional[Dict[str, str]]) -> Dict[str, Any]:
+        if where is not None:
+            question = {**question, "facts": measure(where["path"], where["engine_path"])["facts"]}
         dry = module.params["evaluate"]
         if dry:
             return evaluate(dry["argv"], dry["files"], domain, question)
         return ask(url, domain, question, timeout, revision)
 
-    decisions = {query["domain"]: decide(query["domain"], query["input"]) for query in queries}
+    decisions = {query["domain"]: decide(query["domain"], query["input"], query["facts_of"]) for query in queries}
     module.exit_json(changed=False, decisions=decisions)
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 
 def read_bytes(path: Path) -> Optional[bytes]:
@@ -122,3 +122,58 @@ def install(writes: List[Write]) -> None:
     for write in writes:
         write.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(write.path, write.data, write.mode)
+
+
+class Change(NamedTuple):
+    """What brings a folder to a set of files: to write, to remove, and folders to make with their permissions."""
+
+    root: Path
+    writes: List[Write]
+    removals: List[Path]
+    folders: List[Tuple[Path, int]]
+
+    @property
+    def paths(self) -> List[str]:
+        """What changes, relative to the folder."""
+        targets = [*(write.path for write in self.writes), *self.removals, *(folder for folder, _mode in self.folders)]
+        return [str(target.relative_to(self.root)) for target in targets]
+
+    def differences(self) -> List[Dict[str, str]]:
+        """What changes, as Ansible shows it."""
+        removed = [difference(path, read_bytes(path) or b"", b"") for path in self.removals]
+        return differences(self.writes) + removed
+
+    def apply(self, mode: int = 0o755) -> None:
+        """Do it; ``mode`` is for the folder itself when it is made. Raises OSError; what was done stays done."""
+        if not self.paths:
+            return
+        self.root.mkdir(parents=True, exist_ok=True, mode=mode)
+        for folder, bits in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(bits)
+        install(self.writes)
+        for target in self.removals:
+            with contextlib.suppress(FileNotFoundError):
+                target.unlink()
+
+
+def change(
+    root: Path,
+    files: List[Dict[str, Any]],
+    folders: Sequence[Dict[str, str]] = (),
+    absent: Sequence[str] = (),
+    only: Optional[str] = None,
+) -> Change:
+    """What is missing for ``root`` to hold ``files`` (see ``outdated``) and ``folders`` ([{"path", "mode"}]), nothing
+    at the paths ``absent``, and nothing else that the glob ``only`` matches.
+
+    Raises ValueError for a path that leaves the folder, OSError for what cannot be read.
+    """
+    wanted = {inside(root, entry["path"]) for entry in files}
+    stray = [path for path in root.glob(only) if path.is_file()] if only else []
+    unwanted = [*(inside(root, path) for path in absent), *stray]
+    removals = [path for path in unwanted if path not in wanted and read_bytes(path) is not None]
+    modes = [(inside(root, entry["path"]), int(entry["mode"], 8)) for entry in folders]
+    return Change(
+        root, outdated(root, files), removals, [(path, bits) for path, bits in modes if mode_of(path) != bits]
+    )

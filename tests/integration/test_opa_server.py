@@ -438,6 +438,19 @@ def test_what_the_host_measures_is_what_the_policy_judges(opa: Opa, tmp_path: Pa
     assert not any("not measured" in reason for reason in decision["reasons"])
 
 
+def test_the_host_is_measured_right_before_it_is_asked_about(opa: Opa, tmp_path: Path) -> None:
+    query = {
+        "domain": "infrastructure",
+        "input": {"environment": "production", "facts": {"disk_free_gb": 1e9}},
+        "facts_of": {"path": str(tmp_path / "not" / "there")},
+    }
+    status, result = run_module(tmp_path, "swiftdeploy_opa", {"url": opa.url, "queries": [query]})
+    decision = result["decisions"]["infrastructure"]
+    facts = decision["input"]["facts"]
+    assert (status, facts["disk_path"]) == (0, str(tmp_path))
+    assert decision["checked"]["disk_free_gb"] == facts["disk_free_gb"] < 1e9
+
+
 @pytest.mark.parametrize("name", ["swiftdeploy_opa", "swiftdeploy_host_facts"])
 def test_the_modules_are_documented(name: str) -> None:
     command = [str(Path(sys.executable).with_name("ansible-doc")), "--type", "module", "--json", name]

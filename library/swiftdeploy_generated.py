@@ -1,0 +1,61 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE)
+"""Documentation of the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: swiftdeploy_generated
+short_description: Write rendered files to the controller
+version_added: "0.1.0"
+description:
+  - Brings a folder of the controller to a set of files; each is moved into place whole.
+  - Runs in the controller's own process. For files on hosts there is M(swiftdeploy_files).
+options:
+  root:
+    description: Folder on the controller. Made when it is missing.
+    type: path
+    required: true
+  files:
+    description: The files.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path: {description: Path below O(root)., type: str, required: true}
+      content: {description: Text of the file., type: str, required: true}
+  only:
+    description: Glob below O(root); files that match it and are not in O(files) are removed.
+    type: str
+attributes:
+  check_mode:
+    description: Says what would change and changes nothing.
+    support: full
+  diff_mode:
+    description: Shows each file's change.
+    support: full
+  idempotent:
+    description: A second run with the same files changes nothing.
+    support: full
+author:
+  - SwiftDeploy maintainers (@swiftdeploy)
+"""
+
+EXAMPLES = r"""
+- name: Write what was rendered
+  swiftdeploy_generated:
+    root: generated/web1
+    files:
+      - path: nginx.conf
+        content: "{{ render_nginx.text }}"
+"""
+
+RETURN = r"""
+changed_paths:
+  description: Paths, relative to the root, that changed or would change.
+  returned: success
+  type: list
+  elements: str
+  sample: [nginx.conf]
+"""
