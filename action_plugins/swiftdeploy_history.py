@@ -144,19 +144,24 @@ class ActionModule(ActionBase):
         words = f"{len(moved)} closed files of {path.name} moved to {target}" if moved else "nothing to move"
         return {"changed": bool(moved), "path": str(path), "archived": moved, "msg": words}
 
-    def _swept(self, path: Path) -> list[str]:
-        """Record what runs that are gone left open. Warnings."""
+    def _swept(self, path: Path) -> dict[str, Any]:
+        """Record what runs that are gone left open: what of it goes into the result."""
         if not path.parent.is_dir():
             raise AnsibleActionFail(
                 f"cannot read the history {path}: its folder does not exist. Create it or give another path"
             )
         if self._task.check_mode:
-            return []
+            return {}
+        found: list[dict[str, Any]] = []
+        told: dict[str, Any] = {}
         try:
-            history.sweep(path, socket.gethostname(), configured_size())
+            history.sweep(path, socket.gethostname(), configured_size(), found.append)
         except (history.HistoryError, OSError) as error:
-            return [f"an interrupted run is not recorded: {error}"]
-        return []
+            told["warnings"] = [f"an interrupted run is not recorded: {error}"]
+        if found:
+            # For the callback: this is a worker, and what notifies is in the main process.
+            told["swiftdeploy_appended"] = {"path": str(path), "records": found}
+        return told
 
     def _recorded(self, path: Path, run_id: str, event: str, host: str) -> dict[str, Any]:
         if self._task.check_mode:
@@ -183,8 +188,7 @@ class ActionModule(ActionBase):
         }
 
     def _verified(self, path: Path) -> dict[str, Any]:
-        warnings = self._swept(path)
-        result = {"changed": False, "path": str(path), **({"warnings": warnings} if warnings else {})}
+        result = {"changed": False, "path": str(path), **self._swept(path)}
         try:
             outcome = history.verify(path)
         except FileNotFoundError:
@@ -198,12 +202,12 @@ class ActionModule(ActionBase):
         if page == target:
             raise AnsibleActionFail(f"the Markdown and the HTML report cannot both be {target}: give one another path")
         paths = {"path": str(path), "report_path": str(target), "html_path": str(page)}
-        warnings = self._swept(path)
+        swept = self._swept(path)
         try:
             made = report.make(path, choice)
         except FileNotFoundError:
             missing = {"changed": False, "exists": False, "ok": True, "records": 0, "shown": "", "charts_problem": ""}
-            return {**missing, **paths, "msg": f"no history yet at {path}"}
+            return {**missing, **paths, **swept, "msg": f"no history yet at {path}"}
         files = {target: made.markdown, page: made.html}
         before = {one: report.current(one) for one in files}
         changed = [one for one, text in files.items() if before[one] != text]
@@ -215,9 +219,8 @@ class ActionModule(ActionBase):
             "shown": made.shown,
             "charts_problem": made.problem,
             "msg": _verdict(made.outcome, path),
+            **swept,
         }
-        if warnings:
-            result["warnings"] = warnings
         if self._task.diff:
             headers = {"before_header": str(target), "after_header": str(target)}
             result["diff"] = [{"before": before[target] or "", "after": made.markdown, **headers}]

@@ -1,4 +1,4 @@
-"""Tells other programs of chosen events. Observes and hands over, never waits, never decides."""
+"""Tells other programs of chosen events. Reads the settings and listens to the history; never waits, never decides."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ type: notification
 short_description: Post events of SwiftDeploy runs to a web address
 version_added: 0.1.0
 description:
-  - Looks at every task result. One that carries the key C(swiftdeploy_event), and whose event is chosen, is posted as
-    JSON by a process of its own, which tries again for some minutes. The run does not wait for it.
+  - Of what the callback C(swiftdeploy_history) appends to the history, chosen events are posted as JSON by a process of
+    its own, which tries again for some minutes. The run does not wait for it.
+  - An event that could not be appended is posted too, and its reason says so.
   - Does nothing unless an address is configured, by the environment variable C(SWIFTDEPLOY_NOTIFY_URL) or by
     O(url_file). The address is often a secret, so it is no setting of its own.
   - With C(SWIFTDEPLOY_NOTIFY_SECRET) or O(secret_file) a generic body is signed.
   - In check mode nothing is sent.
-  - What could not be delivered becomes the event C(notification_failed) of the history.
+  - What could not be delivered becomes the event C(notification_failed) of the same history.
 author:
   - SwiftDeploy maintainers (@swiftdeploy)
 requirements:
-  - enable it under C(callbacks_enabled) in C(ansible.cfg)
+  - enable it and C(swiftdeploy_history) under C(callbacks_enabled) in C(ansible.cfg)
   - the Python packages C(swiftdeploy) and C(requests), installed by C(make setup)
 options:
   url_file:
@@ -78,13 +79,9 @@ options:
 
 import importlib.util
 import os
-import uuid
 from typing import Any
 
-from ansible import constants
-from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
-from ansible.plugins.loader import action_loader
 
 try:
     from swiftdeploy import history, notify
@@ -97,19 +94,12 @@ OPTIONS = ("url_file", "secret_file", "format", "events", "seconds")
 
 
 class CallbackModule(CallbackBase):
-    """Hands task results to `swiftdeploy.notify.Outbox`, and what comes of them to its `Sender`."""
+    """Makes a `swiftdeploy.notify.Sender` listen to the history. It looks at no task itself."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
     CALLBACK_NAME = "swiftdeploy_notify"
     CALLBACK_NEEDS_ENABLED = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._outbox: notify.Outbox | None = None
-        self._sender: notify.Sender | None = None
-        # Now, before anything can change the working folder.
-        self._start_folder = os.getcwd()  # noqa: PTH109 - a string is what is stored
 
     def set_options(self, *args: Any, **kwargs: Any) -> None:
         super().set_options(*args, **kwargs)
@@ -127,56 +117,7 @@ class CallbackModule(CallbackBase):
         if importlib.util.find_spec("requests") is None:
             self._warn("the Python package requests is missing: run `make setup`")
             return
-        self._outbox = notify.Outbox(given.events, str(uuid.uuid4()), history.default_actor())
-        self._sender = notify.Sender(given, history.default_path(self._history(), self._start_folder))
-
-    @staticmethod
-    def _history() -> str | None:
-        try:
-            found = constants.config.get_config_value("path", plugin_type="callback", plugin_name="swiftdeploy_history")
-        except AnsibleError:
-            return None
-        return str(found) if found else None
+        history.listeners.append(notify.Sender(given, self._warn).tell)
 
     def _warn(self, text: str) -> None:
         self._display.warning(f"no notifications are sent: {text}")
-
-    def _observe(self, result: Any) -> None:
-        if self._outbox is None:
-            return
-        name = str(result.task.action)
-        # Only our own actions run on the controller throughout; any module's result comes from a host.
-        trusted = name.startswith("swiftdeploy_") and action_loader.has_plugin(name)
-        check = result.task.check_mode is True
-        self._send(self._outbox.observe(result.host.get_name(), result.result, trusted, check))
-
-    def _send(self, told: dict[str, Any] | None) -> None:
-        if told is None or self._sender is None:
-            return
-        try:
-            self._sender.send(told)
-        except OSError as error:
-            self._outbox = None
-            self._warn(f"the process that posts them could not be started ({error.strerror or 'it has ended'})")
-
-    def v2_runner_on_ok(self, result: Any) -> None:
-        self._observe(result)
-
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._observe(result)
-
-    def v2_runner_item_on_ok(self, result: Any) -> None:
-        self._observe(result)
-
-    def v2_runner_item_on_failed(self, result: Any) -> None:
-        self._observe(result)
-
-    def v2_runner_retry(self, result: Any) -> None:
-        self._observe(result)
-
-    def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._observe(result)
-        if self._outbox is not None and not result.task.ignore_unreachable:
-            reason = str(result.result.get("msg") or "no answer").removeprefix("Task failed: ").strip()
-            check = result.task.check_mode is True
-            self._send(self._outbox.unreachable(result.host.get_name(), reason, check))

@@ -121,6 +121,10 @@ path:
   returned: always
   type: str
   sample: /srv/app/history.jsonl
+swiftdeploy_appended:
+  description: The history (C(path)) and the lines (C(records)) that tell of runs that are gone, for the callback.
+  returned: when some were appended
+  type: dict
 exists:
   description: Whether there is a history at all.
   returned: when O(state) is V(verified) or V(reported)

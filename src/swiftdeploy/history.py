@@ -47,7 +47,14 @@ from swiftdeploy.history_read import (
     verify_result,
     with_ends,
 )
-from swiftdeploy.history_recorder import DEFAULT_NAME, Recorder, default_path, failures, outcome_words
+from swiftdeploy.history_recorder import (
+    DEFAULT_NAME,
+    Recorder,
+    default_path,
+    failures,
+    listeners,
+    outcome_words,
+)
 
 __all__ = [
     "CONTROL",
@@ -77,6 +84,7 @@ __all__ = [
     "encode",
     "failures",
     "find",
+    "listeners",
     "notes_words",
     "outcome_words",
     "parse_record",

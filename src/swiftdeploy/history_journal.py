@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,11 +161,17 @@ def close(history_path: Path, entry: Entry, how: str, max_size: int | None = Non
     return None if found is None else _record(history_path, entry.path, interrupted(*found, how), max_size)
 
 
-def sweep(history_path: Path, controller: str, max_size: int | None = None) -> list[Record]:
+def sweep(
+    history_path: Path,
+    controller: str,
+    max_size: int | None = None,
+    appended: Callable[[Record], None] | None = None,
+) -> list[Record]:
     """Record every open operation whose run is gone as interrupted; the records, oldest operation first.
 
     A run of this machine is gone when its process is; one of another controller when it gave no sign for
-    `FOREIGN_SECONDS`. Raises HistoryError when a record cannot be written; the operation stays open then.
+    `FOREIGN_SECONDS`. Raises HistoryError when a record cannot be written; the operation stays open then. `appended`
+    is given each record once it is written, so also those before one that cannot be.
     """
     found = []
     for path in _entries(history_path):
@@ -186,6 +192,8 @@ def sweep(history_path: Path, controller: str, max_size: int | None = None) -> l
         record = _record(history_path, path, event, max_size)
         if record is not None:
             records.append(record)
+            if appended is not None:
+                appended(record)
     return records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ EVERY = "*"
 # Why a record could not be written, by (run_id, event, host). The callback fills it in the main process;
 # a worker is forked from that, so the action that looks for the record finds the reason here.
 failures: dict[tuple[str, str, str], str] = {}
+
+# Told of the history's path and the event, once for each line that this process has appended, and for an event that
+# could not be appended. Called while the run waits, so it has to be quick.
+Listener = Callable[[Path, Mapping[str, Any]], None]
+listeners: list[Listener] = []
 
 
 def outcome_words(event: str) -> str:
@@ -51,7 +57,8 @@ class Recorder:
 
     `write(path, event)` is `append` unless a test gives another. With `holder`, the process of this run, what is begun
     is put down until its end is recorded, and what other runs left behind is recorded first (`history_journal`).
-    `max_size` is handed on for those. `notices` collects what a person may want to read.
+    `max_size` is handed on for those. `notices` collects what a person may want to read. What was appended is handed to
+    `listeners`.
     """
 
     def __init__(
@@ -97,6 +104,11 @@ class Recorder:
                 told = self._begin(of, announced, self._place(announced, trusted, path))
         if host in self._open and isinstance(result.get("swiftdeploy_step"), str):
             self._open[host].step = result["swiftdeploy_step"]
+        appended = result.get("swiftdeploy_appended")
+        if trusted and isinstance(appended, Mapping):
+            # A worker has swept (the action swiftdeploy_history), and listeners are in this process alone.
+            for record in appended["records"]:
+                self._swept(Path(appended["path"]), record)
         event = result.get("swiftdeploy_event")
         if not isinstance(event, Mapping):
             return told
@@ -130,11 +142,15 @@ class Recorder:
         for host, found in list(self._open.items()):
             del self._open[host]
             try:
-                made = history_journal.close(found.history_path, found.entry, f"{how} at {utc_now()}", self._max_size)
+                how_and_when = f"{how} at {utc_now()}"
+                record = history_journal.close(found.history_path, found.entry, how_and_when, self._max_size)
                 # Nothing else tells a person how far the run came.
-                self.notices += [history_journal.told(made)] if made is not None and host == EVERY else []
+                self.notices += [history_journal.told(record)] if record is not None and host == EVERY else []
             except (HistoryError, OSError) as error:
                 problems.append(f"{host}: {found.event} is not recorded as interrupted: {error}")
+            else:
+                if record is not None:
+                    self._hand_on(found.history_path, record)
         self.problems += problems
         return problems
 
@@ -143,11 +159,21 @@ class Recorder:
         if self._holder is None:
             return None
         try:
-            found = history_journal.sweep(path, self._holder.controller, self._max_size)
+            history_journal.sweep(path, self._holder.controller, self._max_size, functools.partial(self._swept, path))
         except (HistoryError, OSError) as error:
             return self._problem(f"an interrupted run is not recorded: {error}")
-        self.notices += [history_journal.told(record) for record in found]
         return None
+
+    def _swept(self, path: Path, record: Mapping[str, Any]) -> None:
+        self.notices.append(history_journal.told(record))
+        self._hand_on(path, record)
+
+    def _hand_on(self, path: Path, event: Mapping[str, Any]) -> None:
+        for listener in listeners:
+            try:
+                listener(path, event)
+            except Exception as error:  # noqa: BLE001 - the line is in the history, and the play goes on
+                self.notices.append(f"{event.get('host')}: nobody is told of {event.get('event')}: {error}")
 
     def _place(self, event: Mapping[str, Any], trusted: bool, path: Path | None) -> Path:
         own = event.get("history_path") if trusted else None
@@ -178,7 +204,7 @@ class Recorder:
             return None
         told = self.sweep(path)
         try:
-            self._write(path, event)
+            record = self._write(path, event)
         except HistoryError as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the play goes on and the check below it stops it
@@ -186,11 +212,14 @@ class Recorder:
         else:
             failures.pop((event["run_id"], name, str(event["host"])), None)
             self._end(event)
+            self._hand_on(path, record)
             return told
         failures[(event["run_id"], name, str(event["host"]))] = problem
         found = self._ending(event)
         if found is not None:
             history_journal.note(found.entry, None, found.step, unrecorded=f"{name}: {problem}")
+        words = [str(event["reason"])] if event.get("reason") else []
+        self._hand_on(path, {**event, "reason": "\n".join([*words, f"not in the history: {problem}"])})
         return self._problem(f"{event['host']}: {name} is not recorded: {problem}")
 
     def _ending(self, event: Mapping[str, Any]) -> _Open | None:

@@ -3,10 +3,10 @@
 Three parts, none of which knows Ansible:
 
 - `settings` reads where to and what of. The address often is the secret, so it is taken from the environment or a file.
-- `Outbox` finds the events in the results of tasks, and hands them to a `Sender`.
-- `Sender` starts this module as a process of its own (``python -m swiftdeploy.notify``) in a session of its own, so
-  that neither a slow receiver nor Ctrl-C reaches the other side. It gets everything by standard input, never by
-  arguments. `serve` is that process: it posts, one event after the other, and writes down what could not be delivered.
+- `Sender` listens to the history and starts this module as a process of its own (``python -m swiftdeploy.notify``) in
+  a session of its own, so that neither a slow receiver nor Ctrl-C reaches the other side. It gets everything by
+  standard input, never by arguments.
+- `serve` is that process: it posts, one event after the other, and writes down what could not be delivered.
 
 The generic body is the event's line of the history without its place in the chain::
 
@@ -34,13 +34,13 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from . import history, history_journal
+from . import history
 
 if TYPE_CHECKING:
     import requests
@@ -221,9 +221,10 @@ def text(event: Mapping[str, Any]) -> str:
 def message(event: Mapping[str, Any], identity: str) -> dict[str, Any]:
     """The generic body, see the top of this file."""
     values = history.plain(event)
+    decisions = values["policy"] if isinstance(values.get("policy"), Mapping) else {}
     policy = {
         str(domain): {key: decision.get(key) for key in ("outcome", "reasons", "decision_id")}
-        for domain, decision in (values.get("policy") or {}).items()
+        for domain, decision in decisions.items()
         if isinstance(decision, Mapping)
     }
     fields = {field: values.get(field) for field in FIELDS}
@@ -253,90 +254,55 @@ def headers(target: Target, told: Mapping[str, Any], content: bytes) -> dict[str
     return given
 
 
-# ------------------------------------------------------------------------------------- in Ansible's process
-
-
-class Outbox:
-    """Finds events in the results of tasks, as `swiftdeploy.history.Recorder` does; answers those that are chosen."""
-
-    def __init__(self, patterns: tuple[str, ...], run_id: str, actor: str) -> None:
-        self._patterns = patterns
-        self._run_id = run_id
-        self._actor = actor
-        self._contexts: dict[str, dict[str, Any]] = {}
-        self._ended: set[tuple[str, str]] = set()
-
-    def observe(self, host: str, result: object, trusted: bool = False, check: bool = False) -> dict[str, Any] | None:
-        """The message of one task result, or None. ``trusted``: the result was made on the controller."""
-        if not isinstance(result, Mapping):
-            return None
-        context = result.get("swiftdeploy_context")
-        # That of a whole run is no host's.
-        if isinstance(context, Mapping) and context.get("host") in (None, host):
-            self._contexts[host] = dict(context)
-        event = result.get("swiftdeploy_event")
-        if not isinstance(event, Mapping):
-            return None
-        name = str(event.get("event"))
-        self._ended.add((host, history_journal.base(name)))
-        speaks_for = str(event.get("host") or host) if trusted else host
-        return self._message({**event, "host": speaks_for}, check)
-
-    def unreachable(self, host: str, reason: str, check: bool = False) -> dict[str, Any] | None:
-        """The message of a host that is lost in the middle of an operation, or None."""
-        context = self._contexts.pop(host, {})
-        operation = str(context.get("event") or "")
-        if not operation or (host, operation) in self._ended:
-            return None
-        return self._message(
-            {**context, "event": f"{operation}_failed", "reason": f"unreachable: {reason}", "host": host}, check
-        )
-
-    def _message(self, event: dict[str, Any], check: bool) -> dict[str, Any] | None:
-        if event.get("check", check) is True or not chosen(str(event.get("event")), self._patterns):
-            return None
-        event["run_id"] = event.get("run_id") or self._run_id
-        event["actor"] = event.get("actor") or self._actor
-        return message(event, str(uuid.uuid4()))
+# ------------------------------------------------------------------------------------------ in the run's process
 
 
 class Sender:
-    """The process that posts, started with the first message. Nothing here waits for it."""
+    """Listens to the history (`history_recorder.listeners`), and hands what is chosen to the process that posts.
 
-    def __init__(self, given: Settings, history_path: Path) -> None:
-        self._job = {
-            "targets": [asdict(target) for target in given.targets],
-            "seconds": given.seconds,
-            "history": str(history_path),
-        }
+    That is started with the first message. Nothing here waits for it. `warn` is told once when nothing can be sent.
+    """
+
+    def __init__(self, given: Settings, warn: Callable[[str], None]) -> None:
+        self._job = {"targets": [asdict(target) for target in given.targets], "seconds": given.seconds}
+        self._events = given.events
+        self._warn = warn
         self._process: subprocess.Popen[bytes] | None = None
+        self._broken = False
 
-    def send(self, told: Mapping[str, Any]) -> None:
-        """Hand over one message. Raises OSError when there is nobody to take it."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                # -P: what lies in the folder the playbook is run from is no module of ours.
-                [sys.executable, "-P", "-m", "swiftdeploy.notify"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            self._write(self._job)
-        self._write(told)
+    def tell(self, history_path: Path, event: Mapping[str, Any]) -> None:
+        """Hand over one event of that history, if it is chosen."""
+        if self._broken or not chosen(str(event.get("event")), self._events):
+            return
+        told = message(event, str(uuid.uuid4()))
+        try:
+            if self._process is None:
+                self._process = self._start()
+            self._write(self._process, {"history": str(history_path), "told": told})
+        except OSError as error:
+            self._broken = True
+            self._warn(f"the process that posts them could not be started ({error.strerror or 'it has ended'})")
 
-    def _write(self, value: Mapping[str, Any]) -> None:
-        stream: IO[bytes] | None = self._process.stdin if self._process else None
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            # -P: what lies in the folder the playbook is run from is no module of ours.
+            [sys.executable, "-P", "-m", "swiftdeploy.notify"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._write(process, self._job)
+        return process
+
+    @staticmethod
+    def _write(process: subprocess.Popen[bytes], value: Mapping[str, Any]) -> None:
+        stream = process.stdin
         if stream is None:
             raise BrokenPipeError
-        stream.write(json.dumps(value).encode() + b"\n")
+        # The first newline: Ctrl-C may have cut the line before, and what comes after it must not be lost with it.
+        stream.write(b"\n" + json.dumps(value).encode() + b"\n")
         stream.flush()
-
-    def close(self) -> None:
-        """Say that nothing more comes."""
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
 
 
 # ------------------------------------------------------------------------------------- in the process that posts
@@ -472,13 +438,16 @@ def _tries(count: int) -> str:
 
 
 def serve(stream: IO[bytes]) -> None:
-    """Post what comes on ``stream``: a line with the settings, then a line a message, until it ends."""
+    """Post what comes on ``stream``: a line with the settings, then a line a message, until it ends.
+
+    The settings are {"targets": [`Target`], "seconds"}, a message is {"history": the file, "told": the generic body}.
+    """
     lines: queue.Queue[bytes | None] = queue.Queue()
     ended: list[float] = []
 
     def read() -> None:
         # At once, so that the run never waits for a receiver.
-        for line in stream:
+        for line in filter(bytes.strip, stream):
             lines.put(line)
         ended.append(time.monotonic())
         lines.put(None)
@@ -489,13 +458,13 @@ def serve(stream: IO[bytes]) -> None:
         return
     job = json.loads(first)
     targets = [Target(**target) for target in job["targets"]]
-    path = Path(job["history"])
     while (line := lines.get()) is not None:
         try:
-            told = json.loads(line)
+            given = json.loads(line)
         except ValueError:
             # Ctrl-C came while the run wrote it.
             continue
+        path, told = Path(given["history"]), given["told"]
         for target in targets:
             left = LINGER_SECONDS - (time.monotonic() - ended[0]) if ended else LINGER_SECONDS
             taken, how = post(target, told, min(float(job["seconds"]), left)) if left > 1 else (False, "no time left")
@@ -516,7 +485,8 @@ def _record(path: Path, target: Target, told: Mapping[str, Any], how: str) -> No
         "reason": f"{told['event']} was not delivered to {target.name}: {how}",
     }
     try:
-        history.append(path, event)
+        # A full file is closed by the next run, which knows the limit.
+        history.append(path, event, max_size=0)
     except history.HistoryError as error:
         _log(path, target, told, "not recorded", str(error))
 

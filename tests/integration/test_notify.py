@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.test_callbacks import RECORD, Project
+from integration.test_callbacks import AUDIT, RECORD, WAITING, Project
 from support.workspace import free_port, wait_until
 from swiftdeploy import history
 
@@ -145,6 +146,61 @@ def test_what_cannot_be_delivered_is_in_the_history(project: Project) -> None:
     assert failed["reason"].startswith("deploy was not delivered to default: connection refused")
     assert history.verify(project.history).ok
     assert TOKEN not in project.history.read_text() + log(project)
+
+
+def test_the_failure_is_in_the_history_that_the_run_used(project: Project) -> None:
+    (project.folder / "below").mkdir()
+    used = project.folder / "below" / "h.jsonl"
+    environment = {"SWIFTDEPLOY_NOTIFY_URL": f"http://127.0.0.1:{free_port()}/{TOKEN}", **ENABLED}
+    options = ("-e", "swiftdeploy_history=below/h.jsonl")
+    assert project.play(RECORD, *options, SWIFTDEPLOY_NOTIFY_SECONDS="1", **environment).status == 0
+    wait_until(lambda: len(list(history.read(used))) == 2, "the event")
+    assert [record["event"] for record in history.read(used)] == ["deploy", "notification_failed"]
+    assert "NOT DELIVERED" in (project.folder / "below" / "notifications.log").read_text()
+    assert not project.history.exists()
+    assert log(project) == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "following"),
+    [
+        pytest.param(signal.SIGKILL, RECORD, id="killed, then a deploy"),
+        pytest.param(signal.SIGKILL, AUDIT, id="killed, then an audit"),
+        pytest.param(signal.SIGINT, RECORD, id="Ctrl-C, then a deploy"),
+    ],
+)
+def test_an_interrupted_run_is_posted_exactly_once(
+    project: Project, receiver: Receiver, how: signal.Signals, following: str
+) -> None:
+    receiver.release.set()
+    environment = {"SWIFTDEPLOY_NOTIFY_URL": receiver.url, **ENABLED}
+    process = project.start(WAITING, **environment)
+    try:
+        wait_until((project.folder / "waiting").exists, "the task to run", 60)
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    finally:
+        # Lets the module on the host end by itself.
+        (project.folder / "go").touch()
+    if how == signal.SIGINT:
+        wait_until(lambda: receiver.got, "the post of the run that was interrupted itself")
+    assert project.play(following, **environment).status == 0
+    assert project.play(RECORD, "-e", "run_id=last", **environment).status == 0
+    expected = {("deploy_interrupted", "run-7"), ("deploy", "last")} | (
+        {("deploy", "run-1")} if following == RECORD else set()
+    )
+
+    def posted() -> list[tuple[str, str]]:
+        return [(body["event"], body["run_id"]) for body in receiver.got]
+
+    wait_until(lambda: expected <= set(posted()), "the posts")
+    assert sorted(posted()) == sorted(expected)
+    (body,) = (body for body in receiver.got if body["event"] == "deploy_interrupted")
+    (record,) = (record for record in project.records() if record["event"] == "deploy_interrupted")
+    assert {key: record[key] for key in ("timestamp", "actor", "host", "reason", "version")} == {
+        key: body[key] for key in ("timestamp", "actor", "host", "reason", "version")
+    }
+    assert body["text"].startswith("INTERRUPTED: deploy  app v2.0.0 (stable)  on web1  by ada@control\n")
 
 
 def test_a_wrong_setting_is_one_warning_and_no_failure(project: Project) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.history_schema import violations
-from swiftdeploy import context, history, history_journal
+from swiftdeploy import context, history, history_file, history_journal
 from swiftdeploy.history import Holder, Recorder
 
 HERE = socket.gethostname()
@@ -333,3 +334,108 @@ def test_a_host_does_not_speak_for_the_whole_run(tmp_path: Path) -> None:
     watch.observe("web1", {"swiftdeploy_context": RUN}, False)
     watch.unreachable("web1", "no route to host")
     assert {record["host"] for record in records(tmp_path)} == {"web1"}
+
+
+# ----------------------------------------------------------------------------------------- who is told of it
+
+
+# The history, and the event.
+Heard = list[tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    """What a listener is told."""
+    told: Heard = []
+
+    def listen(path: Path, event: Mapping[str, Any]) -> None:
+        told.append((path, dict(event)))
+
+    history.listeners.append(listen)
+    yield told
+    history.listeners.remove(listen)
+
+
+def test_every_record_is_handed_on_once_as_it_is_in_its_history(tmp_path: Path, heard: Heard) -> None:
+    killed(tmp_path, "web3")
+    watch, other = recorder(tmp_path), tmp_path / "other.jsonl"
+    announce(watch)
+    announce(watch, "web2")
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "chaos"}}, True, path=other)
+    watch.unreachable("web2", "no route")
+    announce(watch, "web4")
+    watch.close("interrupted")
+    watch.close("interrupted")
+    assert [record for path, record in heard if path == tmp_path / "history.jsonl"] == records(tmp_path)
+    assert [one[0] for one in events(tmp_path)] == [
+        "deploy_interrupted",
+        "deploy",
+        "deploy_failed",
+        "deploy_interrupted",
+    ]
+    assert [record for path, record in heard if path == other] == list(history.read(other))
+
+
+def test_check_mode_hands_nothing_on(tmp_path: Path, heard: Heard) -> None:
+    killed(tmp_path)
+    watch = recorder(tmp_path)
+    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy"}}, True, True)
+    watch.unreachable("web1", "no route", check=True)
+    assert heard == []
+
+
+def test_what_a_worker_has_swept_is_handed_on_and_what_a_host_claims_is_not(tmp_path: Path, heard: Heard) -> None:
+    killed(tmp_path)
+    path = tmp_path / "history.jsonl"
+    swept: list[dict[str, Any]] = []
+    assert history.sweep(path, HERE, None, swept.append) == swept
+    result = {"swiftdeploy_appended": {"path": str(path), "records": swept}}
+    watch = recorder(tmp_path)
+    watch.observe("web1", result, trusted=False)
+    assert (heard, watch.notices) == ([], [])
+    watch.observe("web1", result, trusted=True)
+    assert heard == [(path, swept[0])]
+    assert len(watch.notices) == 1
+
+
+def test_what_was_swept_before_one_that_fails_is_handed_on(
+    tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(tmp_path, "web1")
+    killed(tmp_path, "web2")
+    real = history_file.append_unless
+
+    def full(path: Path, event: Mapping[str, Any], *more: Any) -> Any:
+        if event["host"] == "web2":
+            raise history.HistoryError("the disk is full")
+        return real(path, event, *more)
+
+    monkeypatch.setattr(history_file, "append_unless", full)
+    watch = recorder(tmp_path)
+    assert "the disk is full" in str(watch.sweep(tmp_path / "history.jsonl"))
+    assert [record["host"] for _path, record in heard] == ["web1"]
+
+
+def test_an_event_that_could_not_be_recorded_is_handed_on_and_says_so(tmp_path: Path, heard: Heard) -> None:
+    watch = recorder(tmp_path)
+    path = tmp_path / "none" / "h"
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy_failed", "reason": "no health"}}, True, path=path)
+    ((place, told),) = heard
+    assert (place, told["event"], told["host"], told["run_id"]) == (path, "deploy_failed", "web1", "this-run")
+    assert told["reason"].startswith(f"no health\nnot in the history: cannot write the history {path}: its folder")
+
+
+def test_a_listener_that_fails_is_said_so_and_the_record_stays(tmp_path: Path) -> None:
+    def listen(_path: Path, _event: Mapping[str, Any]) -> None:
+        raise ValueError("odd")
+
+    history.listeners.append(listen)
+    try:
+        watch = recorder(tmp_path)
+        assert watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, True) is None
+    finally:
+        history.listeners.remove(listen)
+    assert watch.notices == ["web1: nobody is told of deploy: odd"]
+    assert events(tmp_path) == [("deploy", "web1", "r1")]

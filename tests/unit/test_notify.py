@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from support.workspace import wait_until
 from swiftdeploy import history, notify
 
 EVENT = {
@@ -82,6 +83,15 @@ def told(**changes: Any) -> dict[str, Any]:
 
 def target(url: str, form: str = "generic", secret: str = "") -> notify.Target:
     return notify.Target("default", url, form, secret)
+
+
+def line(value: dict[str, Any]) -> bytes:
+    """As the run writes it."""
+    return b"\n" + json.dumps(value).encode() + b"\n"
+
+
+def handed(path: Path, **changes: Any) -> bytes:
+    return line({"history": str(path), "told": told(**changes)})
 
 
 # -------------------------------------------------------------------------------------------------- posting
@@ -187,10 +197,9 @@ def test_what_cannot_be_delivered_is_in_the_history_and_the_log(
         {"name": "broken", "url": f"{bad.url}/token", "format": "slack", "secret": ""},
         {"name": "good", "url": good.url, "format": "generic", "secret": "s3cret"},
     ]
-    job = {"targets": targets, "seconds": 20, "history": str(path)}
-    lines = [job, told(), told(event="deploy", reason=None)]
-    # A line that Ctrl-C cut is passed over.
-    notify.serve(io.BytesIO(b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b'{"half'))
+    first, second = handed(path), handed(path, event="deploy", reason=None)
+    # A line that Ctrl-C cut is passed over, and the one after it is not.
+    notify.serve(io.BytesIO(b"\n".join([line({"targets": targets, "seconds": 20}), first, b'{"half', second, b'{"h'])))
     assert [json.loads(content)["event"] for _path, _headers, content in good.got] == ["deploy_blocked", "deploy"]
     records = list(history.read(path))
     assert [record["event"] for record in records] == ["notification_failed"] * 2
@@ -209,8 +218,7 @@ def test_the_log_does_not_grow_without_end(tmp_path: Path, receive: Callable[...
     log = tmp_path / "notifications.log"
     log.write_text("x" * (notify.LOG_BYTES + 1))
     where = {"name": "good", "url": receive().url, "format": "generic", "secret": ""}
-    job = {"targets": [where], "seconds": 20, "history": str(tmp_path / "history.jsonl")}
-    notify.serve(io.BytesIO(json.dumps(job).encode() + b"\n" + json.dumps(told()).encode() + b"\n"))
+    notify.serve(io.BytesIO(line({"targets": [where], "seconds": 20}) + handed(tmp_path / "history.jsonl")))
     assert log.stat().st_size < 1000
     assert (tmp_path / "notifications.log.1").exists()
 
@@ -242,52 +250,42 @@ def test_a_failed_notification_is_never_told() -> None:
     assert not notify.chosen("notification_failed", ("*",))
 
 
-def outbox(*patterns: str) -> notify.Outbox:
-    return notify.Outbox(patterns or notify.EVENTS, "run-of-this", "me@here")
+# ------------------------------------------------------------------------------------ from the history to a post
 
 
-def test_an_event_of_a_result_is_told_and_other_results_are_not() -> None:
-    box = outbox()
-    assert box.observe("web1", {"changed": True}) is None
-    assert box.observe("web1", "no mapping") is None
-    assert box.observe("web1", {"swiftdeploy_event": {"event": "status_scrape"}}, trusted=True) is None
-    found = box.observe("web1", {"swiftdeploy_event": {"event": "deploy", "service": "app"}}, trusted=True)
-    assert found is not None
-    assert (found["event"], found["host"], found["run_id"], found["actor"]) == (
-        "deploy",
-        "web1",
-        "run-of-this",
-        "me@here",
-    )
-    assert len(found["id"]) == 36
-    assert found["timestamp"].endswith("Z")
+def test_chosen_events_are_posted_and_what_fails_is_in_the_history_that_has_the_event(
+    tmp_path: Path, receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive((200, {}), (403, {}))
+    one, other = tmp_path / "one" / "h.jsonl", tmp_path / "other" / "h.jsonl"
+    for path in (one, other):
+        path.parent.mkdir()
+        history.append(path, EVENT)
+    sender = notify.Sender(notify.Settings((target(receiver.url),)), pytest.fail)
+    sender.tell(one, {"event": "status_scrape"})
+    sender.tell(one, next(history.read(one)))
+    sender.tell(other, {**EVENT, "event": "rollback", "policy": "no mapping"})
+    wait_until(lambda: len(list(history.read(other))) == 2, "the failure in the history")
+    bodies = [json.loads(content) for _path, _headers, content in receiver.got]
+    assert [(body["event"], body["timestamp"]) for body in bodies] == [
+        ("deploy_blocked", EVENT["timestamp"]),
+        ("rollback", EVENT["timestamp"]),
+    ]
+    assert len({body["id"] for body in bodies}) == 2
+    failed = list(history.read(other))[1]
+    assert failed["reason"] == "rollback was not delivered to default: HTTP 403, 1 try"
+    assert len(list(history.read(one))) == 1
+    assert "delivered" in (one.parent / "notifications.log").read_text()
+    assert "NOT DELIVERED" in (other.parent / "notifications.log").read_text()
 
 
-def test_a_host_speaks_for_itself_alone() -> None:
-    event = {"swiftdeploy_event": {"event": "deploy", "host": "web2"}}
-    box = outbox()
-    assert (box.observe("web1", event) or {})["host"] == "web1"
-    assert (box.observe("web1", event, trusted=True) or {})["host"] == "web2"
-
-
-def test_check_mode_tells_nothing() -> None:
-    box = outbox()
-    assert box.observe("web1", {"swiftdeploy_event": {"event": "deploy"}}, trusted=True, check=True) is None
-    assert box.observe("web1", {"swiftdeploy_event": {"event": "deploy", "check": True}}, trusted=True) is None
-    box.observe("web1", {"swiftdeploy_context": {"event": "deploy"}})
-    assert box.unreachable("web1", "no route", check=True) is None
-
-
-def test_a_host_that_is_lost_in_the_middle_is_told_once() -> None:
-    box = outbox()
-    assert box.unreachable("web1", "no route") is None
-    box.observe("web1", {"swiftdeploy_context": {"event": "promote", "version": "2.0.0", "run_id": "r"}})
-    found = box.unreachable("web1", "no route")
-    assert found is not None
-    assert (found["event"], found["reason"], found["version"]) == ("promote_failed", "unreachable: no route", "2.0.0")
-    box.observe("web2", {"swiftdeploy_context": {"event": "deploy"}})
-    box.observe("web2", {"swiftdeploy_event": {"event": "deploy_blocked"}}, trusted=True)
-    assert box.unreachable("web2", "no route") is None
+def test_a_process_that_cannot_be_started_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    sender = notify.Sender(notify.Settings((target("http://127.0.0.1:9/token"),)), warned.append)
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    for _time in range(2):
+        sender.tell(Path("/h/history.jsonl"), EVENT)
+    assert warned == ["the process that posts them could not be started (No such file or directory)"]
 
 
 # -------------------------------------------------------------------------------------------------- settings
