@@ -323,10 +323,11 @@ class Watching:
             return
         if not self._lock.acquire(blocking=False):
             return
+        # The timer may have interrupted the very thread that draws, and then the lock lets it in.
+        if self._busy or self._live is None or self._console is None:
+            self._lock.release()
+            return
         try:
-            # The timer may have interrupted the very thread that draws.
-            if self._busy or self._live is None or self._console is None:
-                return
             self._busy = True
             self._dirty = False
             width, height = self._size()
@@ -384,24 +385,24 @@ class Watching:
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """Ctrl-C is how this ends: not a failure."""
-        if os.getpid() == self._owner:
-            self._ended = True
-            answered = sum(view["answered"] for view in self._views.values())
-            words = (
-                f"Ended after {_count(self._refreshes, 'refresh', 'es')} of {_count(len(self._views), 'host')}, "
-                f"{answered} answer{'s' if answered == 1 else ''}; "
-            )
-            screen = self._live is not None
-            self.close(words + WAYS_ON)
-            if not screen and not self._json:
-                self._show(words + WAYS_ON)
-        try:
-            # Ansible's own handler tells its workers.
+        if os.getpid() != self._owner:
             self._before(number, frame)
-        except KeyboardInterrupt:
-            if os.getpid() == self._owner:
-                raise SystemExit(0) from None
-            raise
+            return
+        self._ended = True
+        answered = sum(view["answered"] for view in self._views.values())
+        words = (
+            f"Ended after {_count(self._refreshes, 'refresh', 'es')} of {_count(len(self._views), 'host')}, "
+            f"{answered} answer{'s' if answered == 1 else ''}; "
+        )
+        screen = self._live is not None
+        self.close(words + WAYS_ON)
+        if not screen and not self._json:
+            self._show(words + WAYS_ON)
+        # Another Ctrl-C ends at once, as with Ansible's own handler. That one is not asked: it kills the workers first,
+        # and one that is killed while it hands over a result keeps the lock for which Ansible then waits for ever.
+        # Leaving in order ends them too, after the last result was taken.
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(0)
 
 
 def wants_stdout(extra: Mapping[str, Any], roles: Sequence[str]) -> bool:

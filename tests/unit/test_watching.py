@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from swiftdeploy import status, watching
+from swiftdeploy import dashboard, status, watching
 from swiftdeploy.watching import Notes, Terminal, Watching, can_live, wants_stdout
 from unit.test_dashboard import well
 
@@ -27,12 +28,14 @@ class Output(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
+    taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGWINCH, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in taken}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def watch(tmp_path: Path, shown: list[str], out: Output | None = None, **options: Any) -> Watching:
+def watch(tmp_path: Path, shown: list[str], out: Any = None, **options: Any) -> Watching:
     given = {"format": "text", "once": True, "interval": 5, "hosts": ["web1", "web2"], **options}
     return Watching({**given, "history": str(tmp_path / "h")}, shown.append, live=True, stdout=out or Output())
 
@@ -118,10 +121,42 @@ def test_ctrl_c_ends_well_and_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         os.kill(os.getpid(), signal.SIGINT)
     assert ended.value.code == 0
-    assert told == [signal.SIGINT]
+    # It would kill workers in the middle of a result, and Ansible would wait for these.
+    assert told == []
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     assert shown[-1].startswith("Ended after 1 refresh of 1 host, 1 answers; go on: ansible-playbook status.yml")
     run.finish()
     assert len(shown) == 2
+
+
+def test_a_signal_while_a_frame_is_drawn_draws_none_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    controlling, given = pty.openpty()
+    inside, deepest, drawn = 0, 0, dashboard.frame
+
+    def frame(*words: Any, **named: Any) -> dashboard.Frame:
+        nonlocal inside, deepest
+        inside += 1
+        deepest = max(deepest, inside)
+        for _time in range(3 if inside == 1 else 0):
+            os.kill(os.getpid(), signal.SIGWINCH)
+        try:
+            return drawn(*words, **named)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(dashboard, "frame", frame)
+    with os.fdopen(given, "w", encoding="utf-8") as terminal:
+        run = watch(tmp_path, [], terminal, once=False)
+        try:
+            run.take("web1", ACTION, refreshed("web1"))
+        finally:
+            run.close()
+        shown = os.read(controlling, 65536).decode()
+    os.close(controlling)
+    assert deepest == 1
+    assert "web1" in shown
+    assert "cannot be drawn" not in shown
 
 
 def test_a_run_that_looks_once_is_interrupted_as_any_other(tmp_path: Path) -> None:
