@@ -75,28 +75,31 @@ class Session:
         cursor, taken = self._ask("display-message", "-p", "#{cursor_flag} #{alternate_on}").split()
         return cursor == "1", taken == "1"
 
-    def until(self, pattern: str, seconds: float = PATIENCE) -> str:
-        """The screen when it shows ``pattern``."""
+    def until(self, *patterns: str, seconds: float = PATIENCE) -> str:
+        """The screen when it shows every one of ``patterns`` at once.
+
+        All that is expected of a frame belongs here: the next look may find the next frame, or half of it.
+        """
+        missing: list[str] = []
 
         def shown() -> str:
             text = self.text()
-            return text if re.search(pattern, text, re.DOTALL) else ""
+            missing[:] = [pattern for pattern in patterns if not re.search(pattern, text)]
+            return "" if missing else text
 
         try:
-            found: str = wait_until(shown, f"{pattern!r} on the screen", seconds)
+            found: str = wait_until(shown, "the screen", seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; it shows:\n{self.text()}") from None
+            raise AssertionError(f"{error} to show {missing}; it shows:\n{self.text()}") from None
         return found
 
-    def keep(self, name: str) -> str:
-        """The screen as text; also a file NAME.txt and NAME.ansi where FRAMES names a folder."""
-        text = self.text()
+    def keep(self, name: str, text: str) -> None:
+        """Write the screen to files where FRAMES names a folder: ``text`` as NAME.txt, what it is now as NAME.ansi."""
         if os.environ.get(FRAMES):
             folder = Path(os.environ[FRAMES])
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.txt").write_text(text)
             (folder / f"{name}.ansi").write_text(self.ansi())
-        return text
 
     def end(self) -> None:
         """End the terminal and what runs in it."""
