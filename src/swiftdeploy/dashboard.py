@@ -13,7 +13,6 @@ from io import StringIO
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -61,6 +60,9 @@ ASCII = str.maketrans("✓✗●◆○→…─·" + trend.BARS, "+x*^o>~-." + "
 
 # Stands for a space that no line may end at: rich breaks at every other kind of space.
 GLUE = "\ue000"
+
+# What a sentence begins with: a mark and a space, or the indent of one that belongs to the line above.
+MARK = re.compile(r"(?:\S )? *")
 
 Lines = list[list[Segment]]
 
@@ -346,6 +348,16 @@ def _rendered(console: Console, what: RenderableType, width: int) -> Lines:
     return [[Segment(text.replace(GLUE, " "), style) for text, style, _control in line] for line in lines]
 
 
+def _hanging(console: Console, what: Text, width: int) -> Lines:
+    """A sentence below a host, where it is folded indented by its mark, so that marks alone begin lines."""
+    found = MARK.match(what.plain)
+    mark = what[: found.end() if found else 0]
+    lines = _rendered(console, what[len(mark) :], width - INDENT - len(mark))
+    begin, then = Segment(" " * INDENT), Segment(" " * (INDENT + len(mark)))
+    (first,) = _rendered(console, mark, width) if mark else [[]]
+    return [[*([then] if number else [begin, *first]), *line] for number, line in enumerate(lines)]
+
+
 def _blocks(look: Look, console: Console, width: int, text_width: int) -> tuple[list[list[Segment]], list[Block]]:
     """The heading of the table, and what there is to tell of each host."""
     columns, bars = _fitting(look, width)
@@ -364,8 +376,7 @@ def _blocks(look: Look, console: Console, width: int, text_width: int) -> tuple[
                 texts = [*trends, *_canary(view), *_policies(view, True), *_wrong(view, look.at), *_next(view, 3)]
             else:
                 texts = [*_policies(view, False), *_wrong(view, look.at), *_next(view, 1)]
-            indented = (Padding(text, (0, 0, 0, INDENT), expand=False) for text in texts)
-            return [line for one in indented for line in _rendered(console, one, text_width)]
+            return [line for one in texts for line in _hanging(console, one, text_width)]
 
         found.append(Block(view, mine, draw))
     return [heading] if heading else [], found

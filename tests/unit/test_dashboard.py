@@ -208,6 +208,16 @@ def test_every_reason_has_a_line_and_where_room_is_short_the_first_is_told() -> 
     assert "second" not in short
 
 
+def test_a_sentence_that_is_folded_hangs_behind_its_mark() -> None:
+    view = failing("web2")
+    view["policy"]["canary"]["reasons"] = ["one " * 40, "two " * 20]
+    text = drawn(look(view), 60, 30)
+    assert re.search(
+        r"\n {3}✗ policy canary denied: one( one)+ *(\n {5}one( one)+ *){2,}(\n {5}two( two)+ *){2}\n {3}! chaos", text
+    ), text
+    assert max(map(cell_len, lines(text))) <= 60
+
+
 def test_a_canary_that_is_well_names_both_ways_and_a_denied_one_only_the_way_back() -> None:
     assert "goes on" not in drawn(look(failing("web2")), 120, 30)
     paused = well("web1", canary={"slot": "green", "weight": 10})
