@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,13 @@ def test_in_print_nothing_is_cut(chromium: Browser, folder: Path) -> None:
                 box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1
             ).map(box => box.getAttribute('aria-labelledby'))"""
         assert seen.page.locator(".wide").evaluate_all(cut) == []
+
+
+def test_on_a_phone_the_last_hash_is_whole(chromium: Browser, folder: Path) -> None:
+    with support.shown(chromium, folder / "whole.html", "narrow") as seen:
+        box = seen.page.locator("section.summary .table").first
+        assert re.search(r", hash [0-9a-f]{64}", box.inner_text())
+        assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
 
 
 def test_long_tables_and_charts_are_scrolled_with_the_keyboard(chromium: Browser, folder: Path) -> None:

@@ -220,7 +220,8 @@ def test_the_walk_shows_in_every_section(tmp_path: Path) -> None:
     assert found["Decisions"][1][8] == "–"  # noqa: RUF001
     assert [row[2] for row in found["Releases per host"]] == ["r1", "r2", "r3"]
     assert ["promote", "2"] in found["Summary"]
-    assert ["Runs", "7"] in found["Summary"]
+    assert ["Runs", "6"] in found["Summary"]
+    assert ["Readings of the status", "1"] in found["Summary"]
     assert ["Chain", "whole"] in found["Summary"]
 
 
@@ -420,7 +421,8 @@ def test_a_long_history_keeps_the_last_rows_says_what_is_left_out_and_needs_no_m
     assert len(found["Timeline"]) == gather.TIMELINE_ROWS
     assert found["Timeline"][-1][0] == words.time_of(at(seconds=5 * 9_999))
     assert "The last 1000 of " in text
-    assert ["Runs", "10000"] in found["Summary"]
+    assert ["Runs", "2000"] in found["Summary"]
+    assert ["Readings of the status", "8000"] in found["Summary"]
     assert len(found["Metrics over time"]) <= METRIC_ROWS
     # Those of a deploy's record are readings too.
     assert sum(int(row[3]) for row in found["Metrics over time"]) == 10_000

@@ -206,6 +206,7 @@ def _summary(audit: Audit, outcome: VerifyResult, period: str) -> Section:
         ["Records", str(audit.records)],
         *([["Shown", shown(audit)]] if audit.choice else []),
         ["Runs", str(audit.runs)],
+        ["Readings of the status", str(audit.readings)],
         ["Services", line(sorted(audit.services)) or EMPTY],
         ["Hosts", str(sum(host.records > 0 for host in audit.hosts.values()))],
         ["Chain", "whole" if outcome.ok else _verdict(outcome)],

@@ -144,7 +144,9 @@ class Audit:
         # Of all records, shown or not.
         self.all_first: float | None = None
         self.all_last: float | None = None
+        # Of operations: each reading of the status may be a run of its own.
         self.runs = 0
+        self.readings = 0
         self.events: Counter[str] = Counter()
         self.services: Counter[str] = Counter()
         self.hosts: dict[str, Host] = {}
@@ -194,8 +196,11 @@ class Audit:
             self.last = when if self.last is None or when > self.last else self.last
             if event in READ and host:
                 self._reading(record, event, host, when)
-        self._run(record)
         scrape = event == "status_scrape"
+        if scrape:
+            self.readings += 1
+        else:
+            self._run(record)
         outcomes = [(domain, answer.get("outcome")) for domain, answer in answers]
         self._timeline(record, event, host, outcomes if scrape else None, answers)
         self._judged(record, event, host, answers, scrape)
