@@ -131,7 +131,7 @@ def test_a_person_watches(watched: Workspace) -> None:
         screen.until(
             rf"✗  {LATE[:8]}.* no answer",
             "● live",
-            folded("The module interpreter '") + "[^']+'" + folded("was not found"),
+            folded("The module interpreter '") + "[^']+" + folded("' was not found"),
         )
         # It comes back by itself when it can answer.
         get_python(folder)
