@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         if self._task.args.get("watch") is not None:
-            return self._begin(self._task.args["watch"])
+            return self._begin(self._task.args["watch"], variables.get("swiftdeploy_history"))
         arguments = self._task.args
         context, service = arguments["context"], arguments["manifest"]["services"]["name"]
         if os.getppid() != context["pid"]:
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
             },
         }
 
-    def _begin(self, watch: dict[str, Any]) -> dict[str, Any]:
+    def _begin(self, watch: dict[str, Any], own_history: object) -> dict[str, Any]:
         """Tell the callback how this run is to be shown, or why it cannot be."""
         hosts = [str(name) for name in watch["hosts"]]
         problem = status.refusal(
@@ -82,6 +82,9 @@ class ActionModule(ActionBase):
         except AnsibleError:
             # The callback is not loaded: the task that looks for the record says so.
             path = None
+        # What is wrong in the variable is said by the task that looks for the record.
+        own = self._templar.template(own_history)
+        path = own if isinstance(own, str) and own else path
         return {
             "changed": False,
             "swiftdeploy_watch": {**watch, "hosts": hosts, "history": str(history.default_path(path))},

@@ -497,7 +497,8 @@ def _log(path: Path, target: Target, told: Mapping[str, Any], word: str, how: st
     with contextlib.suppress(OSError):
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(log.with_name(f"{LOG_NAME}.1"))
-        with log.open("a", encoding="utf-8") as out:
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8") as out:
             out.write(f"{history.utc_now()}  {target.name}  {told['event']}  {told['host']}  {word}  {how}\n")
 
 
@@ -506,7 +507,6 @@ def main() -> None:
     # urllib3 logs the addresses that it tries again.
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    os.umask(0o077)
     serve(sys.stdin.buffer)
 
 

@@ -247,6 +247,19 @@ def test_the_history_can_be_set_for_each_host_in_the_inventory_or_for_all_with_e
     assert "its folder does not exist. Create it or give another path" in wrong.out
 
 
+def test_the_status_shows_the_events_of_the_history_that_is_set(project: Project) -> None:
+    (project.folder / "below").mkdir()
+    options = ("-e", "swiftdeploy_history=below/h.jsonl")
+    assert project.play(RECORD, *options).status == 0
+    look = """
+- name: Look at nothing
+  swiftdeploy_status:
+    watch: {format: text, once: true, interval: 5, forks: 5, hosts: [web1]}
+"""
+    assert re.search(r"last events\n.* deploy +v1\.0\.0 \(stable\)", project.play(plays(look), *options).out)
+    assert "last events" not in project.play(plays(look)).out
+
+
 def test_what_could_not_be_recorded_is_refused_before_it_is_begun(project: Project) -> None:
     playbook = plays("- name: Check that it can be recorded\n  swiftdeploy_history: {state: writable}")
     assert project.play(playbook).status == 0

@@ -145,6 +145,8 @@ def test_what_cannot_be_delivered_is_in_the_history(project: Project) -> None:
     assert failed["target"] == "default"
     assert failed["reason"].startswith("deploy was not delivered to default: connection refused")
     assert history.verify(project.history).ok
+    # Whoever may read the history may verify it.
+    assert project.history.with_name("history.jsonl.head").stat().st_mode == project.history.stat().st_mode
     assert TOKEN not in project.history.read_text() + log(project)
 
 

@@ -13,16 +13,10 @@ from pathlib import Path
 
 import requests
 
+from support import debian
+
 PATIENCE = 60.0
-SCRIPT = Path(__file__).with_suffix(".sh")
 Values = dict[str, float]
-
-
-def programs() -> Path:
-    """The folder with prometheus and promtool. Fails where they cannot be had."""
-    done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
 
 
 def free_port() -> int:
@@ -60,7 +54,7 @@ class Prometheus:
 @contextlib.contextmanager
 def running(folder: Path, target: str = "", blocks: str = "") -> Iterator[Prometheus]:
     """Prometheus with its data below ``folder``: it scrapes ``target`` each second, or has ``blocks`` (OpenMetrics)."""
-    where = programs()
+    where = debian.programs("prometheus", "prometheus", "promtool")
     data = folder / "data"
     data.mkdir(parents=True)
     if blocks:

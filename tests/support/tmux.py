@@ -11,27 +11,27 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from support import debian
 from support.workspace import wait_until
 
-SCRIPT = Path(__file__).with_suffix(".sh")
 PATIENCE = 120.0
 # Where frames are kept, if anywhere: as text, and as ANSI for support.frames.
 FRAMES = "SWIFTDEPLOY_FRAMES"
 ENDED = "ended with status"
 
 
-def program() -> list[str]:
-    """The command of tmux. Fails where it cannot be had."""
-    done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 class Session:
     """One terminal. It stays when the program has ended, so that what is left on it can be looked at."""
 
     def __init__(self, folder: Path, columns: int, lines: int) -> None:
-        self._tmux = [*program(), "-u", "-L", f"sd-{secrets.token_hex(4)}", "-f", "/dev/null"]
+        self._tmux = [
+            str(debian.programs("tmux", "tmux") / "tmux"),
+            "-u",
+            "-L",
+            f"sd-{secrets.token_hex(4)}",
+            "-f",
+            "/dev/null",
+        ]
         self._folder = folder
         self._size = (columns, lines)
 
