@@ -144,13 +144,15 @@ class Recorder:
             try:
                 how_and_when = f"{how} at {utc_now()}"
                 record = history_journal.close(found.history_path, found.entry, how_and_when, self._max_size)
-                # Nothing else tells a person how far the run came.
-                self.notices += [history_journal.told(record)] if record is not None and host == EVERY else []
             except (HistoryError, OSError) as error:
                 problems.append(f"{host}: {found.event} is not recorded as interrupted: {error}")
             else:
-                if record is not None:
-                    self._hand_on(found.history_path, record)
+                if record is None:
+                    continue
+                self._hand_on(found.history_path, record)
+                if host == EVERY:
+                    # Nothing else tells a person how far the run came.
+                    self.notices.append(history_journal.told(record))
         self.problems += problems
         return problems
 
