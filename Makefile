@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: pictures deploy test lint unit integration soak fuzz bench setup setup-test clean help
+.PHONY: pictures deploy test lint unit integration molecule versions soak fuzz bench setup setup-test clean help
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -21,12 +21,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.controller: $(VENV)/bin/python requirements.txt pyproject.toml
 	@echo "Setting up $(VENV) (once; about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.controller requirements-test.txt service/requirements.txt
 	@echo "Setting up $(VENV) for the tests (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-test.txt
 	@touch $@
 
 test: setup-test ## Set up what tests need, then run every test
@@ -40,6 +40,14 @@ unit: setup-test ## The fast tests alone
 
 integration: setup-test ## The tests on real programs alone
 	@$(BIN)/pytest tests/integration -q $(ARGS)
+
+molecule: setup-test ## One scenario after the other, or those that ARGS names
+	@tests/engine/up.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/molecule.sh $(or $(ARGS),default process gate-denied upgrade fleet)
+
+versions: setup-test ## The core on every supported Python and its Ansible; docs/testing.md
+	@mkdir -p .cache
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -c 'tests/versions.sh prepare && tests/versions.sh run .cache'
 
 soak: setup-test ## Twenty switches of each kind under load, a kill at every task, killed writers; SWIFTDEPLOY_RESULTS=FOLDER keeps it
 	@tests/engine/up.sh

@@ -1,33 +1,50 @@
 #!/usr/bin/env bash
-# Every test: style, unit, and the real programs in both runtimes. Run by `make test`.
+# Every test: style, molecule's scenarios, all versions, unit, and the real programs in both runtimes. Run by `make test`.
 # Ends with one line that counts all tests; a skipped test is a failure, since everything needed is set up here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$(date +%s)
+reports=$(mktemp -d)
+trap 'rm -rf "$reports"' EXIT
+status=0
+
+part() { echo "== $1 (after $(($(date +%s) - started)) s)"; }
 
 tests/engine/up.sh
 # Here and not by the test that shows pages: apt is not for two at once.
 tests/support/chromium.sh >/dev/null
-tests/lint.sh
 
-echo "== molecule"
-log=$(mktemp)
-if ! molecule test --destroy=never >"$log" 2>&1; then
-    cat "$log"
-    exit 1
+# Beside the style, which keeps one core busy: what waits for the network, and the scenarios with containers. Those go
+# one after the other, as the first of them builds the images.
+beside() {
+    tests/versions.sh prepare
+    tests/molecule.sh default gate-denied
+    tests/hosts/build.sh engine >/dev/null
+    tests/molecule.sh fleet
+}
+beside >"$reports/beside" 2>&1 &
+beside=$!
+part style
+begun=0
+tests/lint.sh || begun=1
+if [ "$begun" = 0 ]; then
+    part molecule
+    tests/molecule.sh process upgrade || begun=1
+    part "unit tests"
+    python -m pytest tests/unit -q -n 2 --dist loadfile --junitxml "$reports/unit.xml" || status=1
 fi
-rm -f "$log"
+wait "$beside" || begun=1
+cat "$reports/beside"
+[ "$begun" = 0 ] || exit 1
 
-echo "== tests"
-report=$(mktemp)
-trap 'rm -f "$report"' EXIT
-status=0
-python -m pytest tests/unit -q -n 2 --dist loadfile --junitxml "$report.unit" || status=1
+part versions
+tests/versions.sh run "$reports" || status=1
+part "real programs"
 # The files with the longest tests first, so that both workers end at about the same time.
-python -m pytest tests/fault tests/integration -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 --junitxml "$report.integration" || status=1
+python -m pytest tests/fault tests/integration -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 --junitxml "$reports/integration.xml" || status=1
+part load
 # Alone, as other tests would take the time of the load.
-python -m pytest tests/load -q --junitxml "$report.load" || status=1
-python tests/support/count.py "$report.unit" "$report.integration" "$report.load" || status=1
-rm -f "$report.unit" "$report.integration" "$report.load"
+python -m pytest tests/load -q --junitxml "$reports/load.xml" || status=1
+python tests/support/count.py "$reports"/*.xml || status=1
 echo "make test took $(($(date +%s) - started)) s"
 exit "$status"

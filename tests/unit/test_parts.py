@@ -250,6 +250,8 @@ class TestOpa:
     ) -> None:
         publish(tmp_path / "releases", program())
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        # From Python 3.12 on urllib keeps what it trusted at its first use; a module is a process of its own.
+        monkeypatch.setattr("urllib.request._opener", None)
         mirror = Mirror(tmp_path / "releases", certificate)
         try:
             found = obtain(wanted(tmp_path, mirror.url), [])

@@ -1,0 +1,1 @@
+"""Tests that run on every supported Python, beside the unit tests: tests/versions.sh."""
