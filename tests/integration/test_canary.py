@@ -394,7 +394,8 @@ def test_a_rollback_goes_to_any_kept_release(deployed: Workspace) -> None:
         deployed.play("deploy").ok()
     kept = {entry["version"]: entry["id"] for entry in host_state(deployed)["releases"]}
     ran = deployed.play("rollback", "-e", f"release={kept['1.0.0']}").ok()
-    assert "v1.0.0" in ran.out
+    assert "Rollback successful  localhost  v1.0.0 (stable)" in ran.out
+    assert deployed.last("rollback")["version"] == "1.0.0"
     assert versions(deployed, 8) == {"1.0.0": 8}
     unknown = deployed.play("rollback", "-e", "release=nonsense").failed()
     assert "keeps no release nonsense" in unknown.text

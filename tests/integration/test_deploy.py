@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 import requests
 
 from support.workspace import Workspace, free_port
+
+# What is the same in both runtimes is tried in one.
+in_process = pytest.mark.parametrize("shared_workspace", [pytest.param("process", id="process")], indirect=True)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -89,35 +88,6 @@ def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> No
     assert 'version: "2.0.0"' in (workspace.folder / "manifest.yaml").read_text()
 
 
-def test_a_new_version_and_the_way_back(deployed: Workspace) -> None:
-    deployed.write_manifest(version="2.0.0")
-    failures: list[str] = []
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            try:
-                answer = deployed.get()
-                if answer.status_code != 200:
-                    failures.append(str(answer.status_code))
-            except OSError as error:
-                failures.append(repr(error))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        deployed.play("deploy").ok()
-        assert deployed.get().json()["version"] == "2.0.0"
-        back = deployed.play("rollback").ok()
-    finally:
-        stop.set()
-        watcher.join()
-    assert failures == []
-    assert "Rollback successful  localhost  v1.0.0 (stable)" in back.out
-    assert deployed.get().json()["version"] == "1.0.0"
-    assert deployed.last("rollback")["version"] == "1.0.0"
-
-
 def test_a_changed_setting_of_nginx_is_loaded(deployed: Workspace) -> None:
     body = b"x" * 2048
     assert requests.post(deployed.url, data=body, timeout=5).status_code == 405
@@ -149,7 +119,8 @@ def test_a_release_that_never_turns_healthy_leaves_the_old_one(deployed: Workspa
     assert deployed.get().json()["version"] == "2.0.0"
 
 
-def test_a_denied_deploy_starts_nothing(workspace: Workspace) -> None:
+def test_a_denied_deploy_starts_nothing(make_workspace) -> None:
+    workspace = make_workspace("process")
     thresholds = workspace.folder / "policies" / "thresholds" / "data.yaml"
     kept = thresholds.read_text()
     thresholds.write_text(re.sub(r"(local:\s+disk_free_gb: \{min:) 2\}", r"\1 1000000}", kept, count=1))
@@ -211,9 +182,9 @@ def test_all_problems_of_a_manifest_at_once(make_workspace) -> None:
     assert not (workspace.folder / "generated").exists()
 
 
-def test_metrics_and_chaos_answer_this_host_alone(make_workspace) -> None:
-    workspace = make_workspace("process")
-    workspace.play("deploy").ok()
+@in_process
+def test_metrics_and_chaos_answer_this_host_alone(deployed: Workspace) -> None:
+    workspace = deployed
     outside = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
     addresses = [address for address in outside if ":" not in address and not address.startswith("172.")]
     assert workspace.get("/metrics").status_code == 200
@@ -224,44 +195,6 @@ def test_metrics_and_chaos_answer_this_host_alone(make_workspace) -> None:
         assert requests.post(base + "/chaos", json={"mode": "recover"}, timeout=5).status_code == 403
         assert requests.get(base + "/_swiftdeploy/routing", timeout=5).status_code == 404
     assert addresses
-
-
-def test_the_second_run_says_who_holds_the_lock(make_workspace) -> None:
-    workspace = make_workspace("process")
-    workspace.play("deploy").ok()
-    stack = next((workspace.folder / ".swiftdeploy").glob("sdtest-*"))
-    lock = {"run_id": "r", "actor": "alice@elsewhere", "since": "2026-01-02T03:04:05Z", "action": "deploy"}
-    (stack / "lock.json").write_text(json.dumps({**lock, "controller": "elsewhere", "pid": 1}))
-    refused = workspace.play("deploy").failed()
-    assert "alice@elsewhere holds localhost since 2026-01-02T03:04:05Z for deploy" in refused.out
-    assert (stack / "lock.json").exists()
-    workspace.play("deploy", "-e", "break_lock=true").ok()
-    assert "alice@elsewhere" in workspace.last("lock_broken")["reason"]
-    assert not (stack / "lock.json").exists()
-
-
-def test_a_killed_run_is_repaired_by_the_next(make_workspace) -> None:
-    workspace = make_workspace("process")
-    workspace.play("deploy").ok()
-    workspace.write_manifest(version="2.0.0")
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "deploy.yml", "-e", json.dumps(workspace.extra)]
-        + ["-e", "swiftdeploy_runtime=process"],
-        cwd=workspace.folder,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "started v2.0.0" in line:
-            break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert workspace.get().status_code == 200
-    workspace.play("deploy").ok()
-    assert workspace.get().json()["version"] == "2.0.0"
-    assert "is gone" in workspace.last("lock_broken")["reason"]
 
 
 def test_a_history_that_cannot_be_written_fails_the_play(make_workspace) -> None:

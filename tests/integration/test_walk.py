@@ -1,13 +1,19 @@
-"""The main job from the first deploy to the teardown, on real nginx, real OPA and the real service, in each runtime."""
+"""The main job from the first deploy to the teardown, on real nginx, real OPA and the real service, in containers.
+
+The process runtime's is walked by a newcomer (test_newcomer.py), and on every version (tests/versions).
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import re
 import socket
+from collections.abc import Callable
+
+import pytest
 
 from support.history_schema import violations
-from support.workspace import Workspace, wait_until
+from support.workspace import Workspace
 
 
 def drive(workspace: Workspace, count: int = 30) -> list[int]:
@@ -16,8 +22,10 @@ def drive(workspace: Workspace, count: int = 30) -> list[int]:
         return list(pool.map(lambda _number: workspace.get().status_code, range(count)))
 
 
-def test_the_walk(workspace: Workspace) -> None:
+@pytest.mark.docker
+def test_the_walk(make_workspace: Callable[[str], Workspace]) -> None:
     """README's walk: deploy, look, canary, chaos, denied, recover, stable, audit, teardown."""
+    workspace = make_workspace("docker")
     first = workspace.play("deploy").ok()
     assert re.search(r"Deployment successful  localhost  v1\.0\.0 \(stable\)  [\d.]+ (s|min)", first.out)
 
@@ -84,9 +92,7 @@ def test_the_walk(workspace: Workspace) -> None:
     assert violations(workspace.folder / "history.jsonl") == []
 
     workspace.play("teardown", "-e", "clean=true").ok()
-    wait_until(lambda: not workspace.processes(), "all processes to be gone")
-    if workspace.runtime == "docker":
-        assert workspace.docker_leftovers() == []
+    assert workspace.docker_leftovers() == []
     for port in (workspace.port, workspace.opa_port):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0

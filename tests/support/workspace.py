@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -18,6 +19,7 @@ import requests
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CACHE = REPOSITORY / ".cache"
+FINGERPRINT = REPOSITORY / "molecule" / "shared" / "fingerprint.py"
 
 
 def free_port() -> int:
@@ -108,6 +110,8 @@ class Workspace:
         self.opa_port = free_port()
         self.service_port = 3000 if runtime == "docker" else free_port()
         self.extra: dict[str, Any] = {}
+        # What a fixture has seen of `identity` when it was done; nothing is like it before.
+        self.settled = ""
         copy_repository(folder)
         self._tolerate_latency()
         self.write_manifest()
@@ -187,6 +191,16 @@ class Workspace:
     def processes(self) -> dict[int, dict[str, str]]:
         """Process id and environment of what runs of this workspace's stack."""
         return environments(f"SWIFTDEPLOY_STACK={self.folder}/")
+
+    def identity(self) -> str:
+        """What a deploy could find changed: manifest, files and processes of the release, a lock, policies."""
+        stack = self.folder / ".swiftdeploy" / self.name
+        words = [sys.executable, str(FINGERPRINT), str(stack), self.name]
+        release = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        places = [self.folder / "policies", *stack.glob("opa/**/policies"), stack / "lock.json"]
+        policies = [path for place in places for path in (place, *sorted(place.rglob("*"))) if path.is_file()]
+        texts = [f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in policies]
+        return "\n".join([release, (self.folder / "manifest.yaml").read_text(), *texts])
 
     def docker_leftovers(self) -> list[str]:
         """Containers, networks and volumes that carry this workspace's name."""
