@@ -11,7 +11,7 @@ HOST=3.9
 of_venv=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # What an environment is made from; another Python or another requirement makes it anew.
-key() { cat requirements*.txt service/requirements.txt pyproject.toml "$1/pyvenv.cfg" 2>/dev/null | sha256sum; }
+key() { { pwd && cat requirements*.txt service/requirements.txt pyproject.toml "$1/pyvenv.cfg"; } 2>/dev/null | sha256sum; }
 
 make_one() {
     folder=.cache/venv-$1
