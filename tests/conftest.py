@@ -12,6 +12,24 @@ import pytest
 
 from support.workspace import REPOSITORY, Workspace
 
+# Files of minutes, the longest first. With workers that take file by file they begin first, so that all end together.
+LONG = (
+    "test_canary",
+    "test_killed",
+    "test_deploy",
+    "test_newcomer",
+    "test_restarted",
+    "test_interleaved",
+    "test_walk",
+    "test_status_live",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the files above to the front; the order within a file stays."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def opa_binary() -> str:

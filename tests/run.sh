@@ -40,7 +40,7 @@ cat "$reports/beside"
 part versions
 tests/versions.sh run "$reports" || status=1
 part "real programs"
-# The files with the longest tests first, so that both workers end at about the same time.
+# In the order of tests/conftest.py: the longest files first.
 python -m pytest tests/fault tests/integration -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 --junitxml "$reports/integration.xml" || status=1
 part load
 # Alone, as other tests would take the time of the load.
