@@ -12,7 +12,7 @@ fail() {
 }
 
 # The recaps that a step printed: changed=0 or more of each host.
-recaps() { sed -n "/ $1: Executing/,/ $1: Executed/p" "$log" | grep -o 'changed=[0-9]*'; }
+recaps() { sed -n "/ $1[]:]* Executing/,/ $1[]:]* .*Executed/p" "$log" | grep -o 'changed=[0-9]*'; }
 
 for scenario in "$@"; do
     started=$(date +%s)

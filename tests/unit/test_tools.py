@@ -93,6 +93,8 @@ def test_a_python_of_pyenv_is_found_where_no_path_leads(tmp_path: Path) -> None:
     assert (tmp_path / "venv").is_dir()
 
 
+# As it tells of a step on a screen, and without one.
+@pytest.mark.parametrize("step", ["any ➜ {}: ", "[any > {}] "])
 @pytest.mark.parametrize(
     ("converge", "idempotence", "words"),
     [
@@ -102,11 +104,14 @@ def test_a_python_of_pyenv_is_found_where_no_path_leads(tmp_path: Path) -> None:
         ("a screen without a recap", RECAP.format(0), "idempotence was not checked"),
     ],
 )
-def test_molecule_counts_only_with_a_recap(tmp_path: Path, converge: str, idempotence: str, words: str) -> None:
+def test_molecule_counts_only_with_a_recap(
+    tmp_path: Path, converge: str, idempotence: str, words: str, step: str
+) -> None:
     program = tmp_path / "molecule"
     steps = [("converge", converge), ("idempotence", idempotence), ("verify", RECAP.format(5))]
     text = "\n".join(
-        f"INFO any ➜ {name}: Executing\n{shown}\nINFO any ➜ {name}: Executed: Successful" for name, shown in steps
+        f"INFO {step.format(name)}Executing\n{shown}\nINFO {step.format(name)}Executed: Successful"
+        for name, shown in steps
     )
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
     program.chmod(0o755)
