@@ -196,7 +196,10 @@ class DockerRuntime(Runtime):
         return run(arguments, timeout=60.0)
 
     def reload_nginx(self) -> Finished:
-        return run(["docker", "kill", "--signal", "HUP", self.container("nginx")])
+        # By nginx itself: a container that docker sent a signal to counts as stopped by hand, and its engine would not
+        # start it again after a reboot.
+        words = ["nginx", "-e", "stderr", "-c", "/etc/swiftdeploy/nginx.conf", "-s", "reload"]
+        return run(["docker", "exec", self.container("nginx"), *words])
 
     def nginx_workers(self) -> Dict[int, bool]:
         done = run(["docker", "top", self.container("nginx"), "-eo", "pid,ppid,args"])
