@@ -104,7 +104,7 @@ class ActionModule(ActionBase):
             policy = self._policy(observed, evidence, options, arguments, variables) if observed["live"] else {}
         except AnsibleConnectionFailure as error:
             words = display.unreachable_words({"msg": str(error)})
-            raise UnansweredError(status.unreachable_reason(words)) from None
+            raise UnansweredError(display.unreachable_reason(words)) from None
         except AnsibleError as error:
             raise UnansweredError("; ".join(display.failure_lines({"msg": str(error)}, "look at the host"))) from None
         return {"seen": seen, "evidence": evidence, "policy": policy}

@@ -255,6 +255,7 @@ class CallbackModule(DefaultCallback):
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         if self._screen is not None:
+            self._screen.batch()
             extra = play.get_variable_manager().extra_vars
             self._only_json = watching.wants_stdout(extra, [role.get_name() for role in play.roles])
         if self._short:

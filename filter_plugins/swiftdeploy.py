@@ -14,6 +14,7 @@ try:
     from swiftdeploy import (
         canary,
         decisions,
+        display,
         fleet,
         measurement,
         others,
@@ -21,7 +22,6 @@ try:
         release,
         rendering,
         starting,
-        status,
         words,
     )
     from swiftdeploy_target import images as host_images
@@ -195,7 +195,7 @@ class FilterModule:
             "sd_address": words.address,
             "sd_chaos_reason": words.chaos_reason,
             "sd_logs": others.logs,
-            "sd_unreachable": status.unreachable_reason,
+            "sd_unreachable": display.unreachable_reason,
             "sd_fleet_problems": fleet.problems,
             "sd_fleet_order": fleet.order,
             "sd_fleet_batches": fleet.batches,
@@ -203,6 +203,8 @@ class FilterModule:
             "sd_fleet_backwards": fleet.backwards,
             "sd_fleet_tally": fleet.tally,
             "sd_fleet_done": fleet.done,
+            "sd_fleet_settled": fleet.settled,
+            "sd_fleet_modes": fleet.modes,
             "sd_fleet_failed": fleet.failed,
             "sd_fleet_fields": fleet.fields,
             "sd_fleet_summary": fleet.summary,

@@ -107,7 +107,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import run
-from ansible.module_utils.swiftdeploy_target.files import change
+from ansible.module_utils.swiftdeploy_target.files import change, fault
 from ansible.module_utils.swiftdeploy_target.http import try_get
 
 # The program is on this host: one that is there answers in milliseconds.
@@ -181,7 +181,7 @@ def main() -> None:
         if not module.check_mode:
             wanted.apply(int(params["root_mode"], 8))
     except (OSError, ValueError) as error:
-        module.fail_json(msg=f"cannot install the files below {root}: {error}")
+        module.fail_json(msg=f"cannot install the files below {root}: {fault(error, root)}")
     loaded = is_loaded(params["loaded_url"]) if params["loaded_url"] and not paths else None
     module.exit_json(changed=bool(paths), changed_paths=paths, diff=diff, loaded=loaded)
 

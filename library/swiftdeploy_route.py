@@ -177,7 +177,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, release_log, routing, state
-from ansible.module_utils.swiftdeploy_target.files import difference, differences, install, outdated, read_bytes
+from ansible.module_utils.swiftdeploy_target.files import difference, differences, fault, install, outdated, read_bytes
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
 LOG_LINES = 20
@@ -329,7 +329,7 @@ def main() -> None:
         with lock.working(stack_dir, options.get("run_id")):
             result = apply(runtime, stack_dir / "config", params)
     except (routing.RoutingError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=fault(error, Path(params["stack"]["stack_dir"])))
     module.exit_json(diff=diff if result["changed"] else [], **result)
 
 

@@ -132,7 +132,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import health, lock, routing, state
-from ansible.module_utils.swiftdeploy_target.files import Write, differences, install, outdated
+from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
 
@@ -232,7 +232,7 @@ def main() -> None:
         with lock.working(stack_dir, options.get("run_id")):
             result = start(runtime, params, [*shown, *hidden])
     except (NotStartedError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=fault(error, Path(params["stack"]["stack_dir"])))
     module.exit_json(changed=True, diff=diff, **result)
 
 

@@ -183,6 +183,7 @@ from typing import Any, Dict, List
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import lock, release_log, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
+from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import marked_processes, socket_path
 
@@ -318,7 +319,7 @@ def main() -> None:
     except (state.StateError, lock.LockError, OSError) as error:
         if taken:
             lock.release(stack_dir, params["claim"]["run_id"])
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=fault(error, stack_dir))
     module.exit_json(changed=False, **result)
 
 

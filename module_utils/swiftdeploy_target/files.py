@@ -7,6 +7,7 @@ move itself survives a power cut.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -21,6 +22,19 @@ def read_bytes(path: Path) -> Optional[bytes]:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def fault(error: BaseException, folder: Path) -> str:
+    """What went wrong below ``folder``, in words: the system's own name no file where a disk is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or folder
+        return (
+            f"no space left to write {place}\n"
+            f"next: free some on the host's disk (df -h {folder}; df -i {folder}) and run the same command again"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or folder}: {error.strerror}"
+    return str(error)
 
 
 def sha256(data: bytes) -> str:

@@ -23,6 +23,11 @@ OUTPUT_LINES = 10
 # What to do where nobody knows better.
 NEXT_FAILED = "correct that and run the same command again; -v shows every task"
 NEXT_SILENT = "run the same command again with -v, which shows every task"
+SSH_PREFIXES = (
+    r"^Failed to connect to the host via ssh: ",
+    r'^Data could not be sent to remote host "[^"]*"\. Make sure this host can be reached over ssh:',
+)
+
 NEXT_INTERRUPTED = "run the same command again, which goes on where this one ended"
 NEXT_UNREACHABLE = (
     "ansible {host} -m ansible.builtin.ping -vvv shows how it is reached; then run the same command again, "
@@ -129,10 +134,17 @@ def _output_tail(result: Mapping[str, object]) -> list[str]:
     return []
 
 
+def unreachable_reason(words: str) -> str:
+    """What ssh itself said, without what Ansible puts before it, which differs from time to time."""
+    for before in SSH_PREFIXES:
+        words = re.sub(before, "", words)
+    return words.strip() or "its connection broke"
+
+
 def unreachable_words(result: Mapping[str, object]) -> str:
     """Why a host cannot be reached, one line."""
     text = clean(result.get("msg") or "").removeprefix("Task failed: ").strip()
-    return " ".join(text.split()) or "no answer"
+    return unreachable_reason(" ".join(text.split())) if text else "no answer"
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,11 @@ class Screen:
         """A host takes part: the columns make room for its name."""
         self._width = max(self._width, len(name))
         self._hosts.setdefault(name, None)
+
+    def batch(self) -> None:
+        """Some hosts are worked on from now on; that they have waited for others is no time of theirs."""
+        self._start = self._clock()
+        self._since.clear()
 
     def began(self, host: str, operation: str) -> None:
         """A host is in the middle of an operation, until an event of it is recorded."""

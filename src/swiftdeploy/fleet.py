@@ -7,7 +7,8 @@ either may be missing. Ansible's ``hostvars`` is such a mapping.
                 "max_fail": hosts that may fail before the run stops, "on_failure": "stop" or "rollback",
                 "unreachable": "stop" (it counts as failed) or "skip"}
     RESULT = {"outcome": one of OUTCOMES, "reason": text, "switched": its release changed in this run,
-              "before": id of the release that was live before, or None, "back": one of BACK, or missing}
+              "before": id of the release that was live before, or None, "back": one of BACK, or missing,
+              "manifest": {"path", "mode": what its services.mode was when this host was begun}, or missing}
 
 Ansible's own ``max_fail_percentage`` counts anew in each batch and is a share of it, and Ansible ends a playbook at
 once when a whole batch has failed, so that nothing could be brought back: this counts hosts over the whole run instead.
@@ -209,6 +210,13 @@ def failed(
     }
 
 
+def settled(result: Mapping[str, Any], observed: Mapping[str, Any]) -> dict[str, Any]:
+    """RESULT of a host that failed, once its stack was looked at again: whether anything has switched there."""
+    now = _before(observed)
+    beside = observed["state"].get("canary") is not None
+    return {**result, "switched": now != result["before"] or beside}
+
+
 def _before(observed: Mapping[str, Any]) -> str | None:
     live = observed.get("live")
     release = observed["state"]["slots"].get(live) if live else None
@@ -226,6 +234,35 @@ def backwards(hosts: Sequence[str], known: Known) -> dict[str, str]:
     }
 
 
+def modes(hosts: Sequence[str], known: Known, mode: str) -> dict[str, Any]:
+    """What becomes of the manifests in which a promotion to ``mode`` noted the mode, once hosts went back.
+
+    {"back": {path: mode from before the run}, where every host that changed is back;
+     "kept": {path: [host that still serves the new mode]}, where only some are}
+    """
+    found: dict[str, Any] = {"back": {}, "kept": {}}
+    wanted = backwards(hosts, known)
+    by_path: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    # In the order of the run: the first host read the manifest before any had noted the new mode in it.
+    for host, result in results(order(hosts, known), known).items():
+        if result.get("manifest"):
+            by_path.setdefault(str(result["manifest"]["path"]), []).append((host, result))
+    for path, ones in by_path.items():
+        before = str(ones[0][1]["manifest"]["mode"])
+        left = [host for host, result in ones if result["outcome"] == "changed" and not _is_back(result)]
+        if before == mode or not any(host in wanted for host, _result in ones):
+            continue
+        if left:
+            found["kept"][path] = left
+        else:
+            found["back"][path] = before
+    return found
+
+
+def _is_back(result: Mapping[str, Any]) -> bool:
+    return result.get("back") in ("rolled_back", "unchanged")
+
+
 # ---------------------------------------------------------------------------------------------------- record
 
 
@@ -237,8 +274,9 @@ def tally(hosts: Sequence[str], known: Known) -> dict[str, Any]:
      "hosts": {group: [host]}, without the empty groups,
      "reasons": {host: text}}
 
-    The groups are changed, unchanged, failed, blocked, unreachable, skipped, lost (in the middle of it), rolled_back,
-    not_rolled_back, and kept: changed, to be brought back, and without a release to go back to.
+    A run that promotes adds "modes", see ``modes``. The groups are changed, unchanged, failed, blocked, unreachable,
+    skipped, lost (in the middle of it), rolled_back, not_rolled_back, and kept: changed, to be brought back, and without
+    a release to go back to.
     """
     found = results(hosts, known)
     wanted = backwards(hosts, known)
@@ -249,7 +287,7 @@ def tally(hosts: Sequence[str], known: Known) -> dict[str, Any]:
     # A host that fell out before anything was begun has no result.
     groups["failed"] += [host for host in hosts if host not in found]
     groups["lost"] = lost(hosts, known)
-    groups["rolled_back"] = [host for host in wanted if found[host].get("back") in ("rolled_back", "unchanged")]
+    groups["rolled_back"] = [host for host in wanted if _is_back(found[host])]
     groups["not_rolled_back"] = [host for host in wanted if host not in groups["rolled_back"]]
     groups["kept"] = [
         host for host, result in found.items() if reverting and result.get("switched") and not result.get("before")
@@ -291,6 +329,11 @@ def summary(told: Mapping[str, Any], operation: str, seconds: float, check: bool
     verb = VERBS.get(operation, (operation.capitalize(), f"Would {operation}"))[check]
     lines = [f"{verb} {len(reached)} of {told['asked']} hosts  {duration(float(seconds))}"]
     lines += [f"  {words}: {_named(groups[name])}" for name, words in WORDS if groups.get(name)]
+    changed: Mapping[str, Any] = told.get("modes") or {"back": {}, "kept": {}}
+    lines += [f"  {_base(path)} says mode {mode} again, as before the run" for path, mode in changed["back"].items()]
+    lines += [
+        f"  {_base(path)} keeps the new mode, which serves on {_named(on)}" for path, on in changed["kept"].items()
+    ]
     if groups.get("not_rolled_back"):
         names = ",".join(groups["not_rolled_back"])
         lines.append(f"  next: ansible-playbook rollback.yml --limit {names}")
@@ -302,6 +345,10 @@ def summary(told: Mapping[str, Any], operation: str, seconds: float, check: bool
     elif not told["ok"]:
         lines.append(f"  next: correct the cause and run {operation}.yml again; hosts that are done stay as they are")
     return "\n".join(lines)
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _named(hosts: Sequence[str]) -> str:

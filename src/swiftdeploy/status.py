@@ -6,7 +6,6 @@ compares a figure with a threshold: that a figure is too high is said by the pol
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -29,11 +28,6 @@ SLOT_FIGURES = (
     "probe_share",
     "chaos",
     "uptime_seconds",
-)
-
-SSH_PREFIXES = (
-    r"^Failed to connect to the host via ssh: ",
-    r'^Data could not be sent to remote host "[^"]*"\. Make sure this host can be reached over ssh: ',
 )
 
 View = dict[str, Any]
@@ -187,13 +181,6 @@ def broken(shown: View) -> str | None:
     """What does not run, in words, for the record; what the policies say is in it by itself."""
     bad = [one["what"] for one in shown["problems"] if one["level"] == "bad" and not one["what"].startswith("policy ")]
     return "; ".join(bad) or None
-
-
-def unreachable_reason(words: str) -> str:
-    """What ssh itself said, without what Ansible puts before it, which differs from time to time."""
-    for before in SSH_PREFIXES:
-        words = re.sub(before, "", words)
-    return words.strip()
 
 
 def ordered(views: Iterable[View]) -> list[View]:

@@ -4,7 +4,8 @@
 
 An open model: every request is sent at its planned moment, whether or not earlier ones were answered. Nothing is ever
 sent a second time. It ends after its time or on SIGTERM, having waited for what is in flight, and writes one JSON
-object (see ``Account.result``). It prints one line when it starts. It talks to loopback addresses alone.
+object (see ``Account.result``). It prints one line when it starts. It talks to loopback addresses and to the network of
+the hosts that a test has made (``--network``, see hosts.py) alone.
 """
 
 from __future__ import annotations
@@ -503,13 +504,18 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--drain", type=float, default=35.0, help="seconds a WebSocket may go on after a reload")
     parser.add_argument("--watch", default="/_swiftdeploy/routing", help="page that changes with a reload; '' for none")
     parser.add_argument("--seed", type=int, default=1, help="of the mix")
+    parser.add_argument("--network", type=ipaddress.ip_network, help="of a test's own hosts, a private /24 or smaller")
     options = parser.parse_args(words)
     host = urllib.parse.urlsplit(options.url).hostname or ""
+    own = options.network
+    if own is not None and (not own.is_private or own.num_addresses > 256):
+        parser.error(f"{own} is no private network of at most 256 addresses")
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        allowed = address.is_loopback or (own is not None and address in own)
     except ValueError:
-        loopback = False
-    if not loopback:
+        allowed = False
+    if not allowed:
         parser.error(f"{options.url} is no loopback address; load goes to this machine alone, as http://127.0.0.1:PORT")
     return options
 

@@ -64,6 +64,17 @@ def test_columns_make_room_for_the_longest_host() -> None:
     assert lines[0].index("one") == lines[1].index("two")
 
 
+def test_a_host_that_waited_for_others_has_the_time_of_its_own_work() -> None:
+    watch = Watch()
+    watch.screen.batch()
+    watch.clock.now += 20
+    watch.screen.step("web1", "done")
+    watch.screen.batch()
+    watch.clock.now += 2
+    watch.screen.step("web2", "done")
+    assert watch.lines == ["✓ web1 done 20.0 s", "✓ web2 done 2.0 s"]
+
+
 def test_without_symbols_words_do() -> None:
     watch = Watch(symbols=False)
     watch.screen.step("web1", "OPA ready")

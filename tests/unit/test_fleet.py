@@ -253,3 +253,54 @@ def test_a_host_that_is_off_stops_a_run_with_the_way_out() -> None:
     known = ended(run(2), web1="unreachable", web2="skipped")
     words = fleet.summary(fleet.tally(list(known), known), "deploy", 1.0, False)
     assert "next: leave out what is off with --limit 'all,!web1', or for good: swiftdeploy_unreachable: skip" in words
+
+
+def promoted(known: Hosts, before: str = "stable", path: str = "/m/manifest.yaml") -> Hosts:
+    """The same hosts with what their manifest said when each was begun: the first to end notes the new mode in it."""
+    said = before
+    for host in fleet.order(list(known), known):
+        if "fleet_result" in known[host]:
+            known[host]["fleet_result"]["manifest"] = {"path": path, "mode": said}
+            said = "canary" if known[host]["fleet_result"]["outcome"] == "changed" else said
+    return known
+
+
+def test_a_promotion_that_went_back_everywhere_gives_the_manifest_its_mode_back() -> None:
+    known = run(3, first=("web3",), on_failure="rollback")
+    known = promoted(ended(known, web1="changed", web2="failed", web3="changed"))
+    for host in ("web1", "web3"):
+        known[host]["fleet_result"]["back"] = "rolled_back"
+    assert fleet.modes(list(known), known, "canary") == {"back": {"/m/manifest.yaml": "stable"}, "kept": {}}
+    told = {**fleet.tally(list(known), known), "modes": fleet.modes(list(known), known, "canary")}
+    assert "manifest.yaml says mode stable again, as before the run" in fleet.summary(told, "promote", 1.0, False)
+
+
+def test_a_promotion_that_still_serves_somewhere_keeps_its_mode_and_says_where() -> None:
+    known = promoted(ended(run(3, on_failure="rollback"), web1="changed", web2="changed", web3="failed"))
+    known["web1"]["fleet_result"]["back"] = "rolled_back"
+    known["web2"]["fleet_result"]["back"] = "failed"
+    assert fleet.modes(list(known), known, "canary") == {"back": {}, "kept": {"/m/manifest.yaml": ["web2"]}}
+    told = {**fleet.tally(list(known), known), "modes": fleet.modes(list(known), known, "canary")}
+    assert "manifest.yaml keeps the new mode, it serves on web2" in fleet.summary(told, "promote", 1.0, False)
+
+
+@pytest.mark.parametrize(("before", "on_failure"), [("canary", "rollback"), ("stable", "stop")])
+def test_a_mode_that_was_not_changed_or_is_to_stay_is_left_alone(before: str, on_failure: str) -> None:
+    known = promoted(ended(run(2, on_failure=on_failure), web1="changed", web2="failed"), before)
+    known["web1"]["fleet_result"]["back"] = "rolled_back"
+    assert fleet.modes(list(known), known, "canary") == {"back": {}, "kept": {}}
+
+
+@pytest.mark.parametrize(
+    ("live", "canary", "switched"),
+    [("blue", None, False), ("green", None, True), ("blue", {"slot": "green", "weight": 10}, True), (None, None, True)],
+)
+def test_a_host_that_failed_goes_back_only_where_something_switched(
+    live: str | None, canary: dict[str, Any] | None, switched: bool
+) -> None:
+    known = ended(run(1, on_failure="rollback"), web1="failed")
+    state = {"slots": {"blue": {"id": "old"}, "green": {"id": "new"}}, "canary": canary}
+    found = fleet.settled(known["web1"]["fleet_result"], {"live": live, "state": state})
+    assert found["switched"] is switched
+    known["web1"]["fleet_result"] = found
+    assert fleet.backwards(["web1"], known) == ({"web1": "old"} if switched else {})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swiftdeploy import status
+from swiftdeploy import display, status
 
 AT = "2026-11-21T05:12:33.000Z"
 BLUE = {"id": "r1", "version": "1.0.0", "mode": "stable"}
@@ -197,7 +197,9 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(asked: tuple[Any, ...], w
     ],
 )
 def test_ssh_says_the_same_whatever_ansible_puts_before_it(before: str) -> None:
-    assert status.unreachable_reason(f"{before}ssh: connect: refused\n") == "ssh: connect: refused"
+    assert display.unreachable_reason(f"{before}ssh: connect: refused\n") == "ssh: connect: refused"
+    # A host that goes away in the middle of a module says nothing at all.
+    assert display.unreachable_reason(before) == "its connection broke"
 
 
 def test_a_dead_engine_is_no_answer_and_a_dead_stack_is_one() -> None:
