@@ -275,8 +275,8 @@ def tally(hosts: Sequence[str], known: Known) -> dict[str, Any]:
      "reasons": {host: text}}
 
     A run that promotes adds "modes", see ``modes``. The groups are changed, unchanged, failed, blocked, unreachable,
-    skipped, lost (in the middle of it), rolled_back, not_rolled_back, and kept: changed, to be brought back, and without
-    a release to go back to.
+    skipped, lost (in the middle of it), rolled_back, not_rolled_back, and kept: changed, to be brought back, and
+    without a release to go back to.
     """
     found = results(hosts, known)
     wanted = backwards(hosts, known)
