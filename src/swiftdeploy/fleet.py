@@ -332,7 +332,7 @@ def summary(told: Mapping[str, Any], operation: str, seconds: float, check: bool
     changed: Mapping[str, Any] = told.get("modes") or {"back": {}, "kept": {}}
     lines += [f"  {_base(path)} says mode {mode} again, as before the run" for path, mode in changed["back"].items()]
     lines += [
-        f"  {_base(path)} keeps the new mode, which serves on {_named(on)}" for path, on in changed["kept"].items()
+        f"  {_base(path)} keeps the new mode, it serves on {_named(on)}" for path, on in changed["kept"].items()
     ]
     if groups.get("not_rolled_back"):
         names = ",".join(groups["not_rolled_back"])

@@ -29,7 +29,7 @@ PRETENDS = """---
     - name: Pretend
       ansible.builtin.set_fact:
         stack_observed: {live: blue, state: {slots: {blue: {id: old}, green: null}}}
-        rollout_plan: {release: {id: "{{ 'new' if operation_name == 'deploy' else 'old' }}"}}
+        rollout_plan: {release: {id: "{{ 'old' if operation_name == 'rollback' else 'new' }}"}}
 
     - name: Tell what was asked for
       swiftdeploy_step:
@@ -48,6 +48,13 @@ PRETENDS = """---
       ansible.builtin.fail:
         msg: "{{ inventory_hostname }} is not healthy\\nnext: see to it"
       when: inventory_hostname in broken[operation_name] | default([])
+
+    - name: Keep the mode current in the manifest
+      swiftdeploy_manifest:
+        path: "{{ manifest_path }}"
+        state: mode
+        mode: "{{ operation_mode }}"
+      when: operation_name == 'promote'
 
     - name: Sum up
       ansible.builtin.set_fact:
@@ -92,8 +99,15 @@ class Fleet:
         tasks = workspace.folder / "roles" / "operation" / "tasks" / "main.yml"
         tasks.write_text(PRETENDS)
 
-    def run(self, *words: str, off: tuple[str, ...] = (), canary: tuple[str, ...] = ("web4",), **settings: Any) -> Ran:
-        """One deploy; ``settings`` are variables of the inventory's."""
+    def run(
+        self,
+        *words: str,
+        off: tuple[str, ...] = (),
+        canary: tuple[str, ...] = ("web4",),
+        operation: str = "deploy",
+        **settings: Any,
+    ) -> Ran:
+        """One run; ``settings`` are variables of the inventory's."""
         off_ones = {name: {"gone": True} for name in off}
         inventory = {
             "all": {
@@ -114,7 +128,7 @@ class Fleet:
         path.write_text(yaml.safe_dump(inventory))
         (self.workspace.folder / "history.jsonl").unlink(missing_ok=True)
         (self.workspace.folder / "history.jsonl.head").unlink(missing_ok=True)
-        return self.workspace.play("deploy", "-i", str(path), *words)
+        return self.workspace.play(operation, "-i", str(path), *words)
 
     def asked(self, ran: Ran, operation: str, *batches: int) -> list[str]:
         """The hosts that were asked for an operation: batch by batch, by name within each, as those go side by side."""
@@ -156,6 +170,24 @@ def test_a_failure_stops_the_run_and_brings_back_what_was_changed(fleet: Fleet) 
     assert record["reason"] == "the run stopped because of web2 (failed)"
     assert "not begun: web3, web5" in ran.out
     assert "FAILED  web2" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("back", "mode", "said"),
+    [
+        ([], "stable", "manifest.yaml says mode stable again, as before the run"),
+        (["web4"], "canary", "manifest.yaml keeps the new mode, it serves on web4"),
+    ],
+)
+def test_a_promotion_that_goes_back_takes_its_mode_out_of_the_manifest(
+    fleet: Fleet, back: list[str], mode: str, said: str
+) -> None:
+    fleet.workspace.write_manifest()
+    broken = {"promote": ["web2"], "rollback": back}
+    words = ("-e", "mode=canary", "-e", "on_failure=rollback")
+    ran = fleet.run(*words, operation="promote", swiftdeploy_serial=2, broken=broken).failed()
+    assert said in ran.out
+    assert f"  mode: {mode}\n" in (fleet.workspace.folder / "manifest.yaml").read_text()
 
 
 def test_as_many_may_fail_as_is_said(fleet: Fleet) -> None:
