@@ -49,11 +49,13 @@ versions: setup-test ## The core on every supported Python and its Ansible; docs
 	@mkdir -p .cache
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -c 'tests/versions.sh prepare && tests/versions.sh run .cache'
 
-soak: setup-test ## Twenty switches of each kind under load, a kill at every task, killed writers; SWIFTDEPLOY_RESULTS=FOLDER keeps it
+soak: setup-test ## Twenty switches of each kind under load, a kill at every task, a fleet under load, killed hosts and writers; SWIFTDEPLOY_RESULTS=FOLDER keeps it
 	@tests/engine/up.sh
 	@SWIFTDEPLOY_APPENDS=$${SWIFTDEPLOY_APPENDS:-10000} $(BIN)/pytest tests/unit/test_history_killed.py -q -s $(ARGS)
 	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py -q -s $(ARGS)
 	@SWIFTDEPLOY_KILLS=$${SWIFTDEPLOY_KILLS:-all} $(BIN)/pytest tests/fault/test_killed.py -q -s $(ARGS)
+	@SWIFTDEPLOY_ROLLS=$${SWIFTDEPLOY_ROLLS:-10} $(BIN)/pytest tests/integration/test_fleet_ssh.py -q -s -k rolls $(ARGS)
+	@SWIFTDEPLOY_HOST_KILLS=$${SWIFTDEPLOY_HOST_KILLS:-all} $(BIN)/pytest tests/fault/test_fleet_hosts.py -q -s $(ARGS)
 
 fuzz: setup-test ## Tens of thousands of nearly right inputs for each reader of input; SWIFTDEPLOY_FUZZ says how many
 	@SWIFTDEPLOY_FUZZ=$${SWIFTDEPLOY_FUZZ:-25000} $(BIN)/pytest tests/unit/test_fuzz.py -q -s $(ARGS)
@@ -63,6 +65,7 @@ bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/switch.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/canary.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/decision.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/scale.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/history.py
 
 pictures: setup-test ## Make the pictures of the README anew, from a real stack and a real browser

@@ -331,9 +331,7 @@ def summary(told: Mapping[str, Any], operation: str, seconds: float, check: bool
     lines += [f"  {words}: {_named(groups[name])}" for name, words in WORDS if groups.get(name)]
     changed: Mapping[str, Any] = told.get("modes") or {"back": {}, "kept": {}}
     lines += [f"  {_base(path)} says mode {mode} again, as before the run" for path, mode in changed["back"].items()]
-    lines += [
-        f"  {_base(path)} keeps the new mode, it serves on {_named(on)}" for path, on in changed["kept"].items()
-    ]
+    lines += [f"  {_base(path)} keeps the new mode, it serves on {_named(on)}" for path, on in changed["kept"].items()]
     if groups.get("not_rolled_back"):
         names = ",".join(groups["not_rolled_back"])
         lines.append(f"  next: ansible-playbook rollback.yml --limit {names}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from support.workspace import Workspace, wait_until
 
 pytestmark = pytest.mark.docker
 PART = 4 * 1024 * 1024
+# How many versions roll over the hosts under load; `make soak` asks for more.
+ROLLS = int(os.environ.get("SWIFTDEPLOY_ROLLS", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,14 @@ def test_a_version_rolls_over_the_hosts_without_a_lost_request(fleet: Fleet, tmp
     assert set(fleet.serving().values()) == {"1.0.0 stable"}, "sent to hosts that had no image"
     before = fleet.sent()
     with ExitStack() as stack:
-        loads = {host.name: stack.enter_context(fleet.load(host, tmp_path, 300, 20)) for host in fleet.hosts}
+        loads = {host.name: stack.enter_context(fleet.load(host, tmp_path, 300 * ROLLS, 20)) for host in fleet.hosts}
+        for number in range(1, ROLLS):
+            fleet.deploy(f"1.{number}.0", "-e", "swiftdeploy_serial=1").ok()
         ran = fleet.deploy("2.0.0", "-e", "swiftdeploy_serial=1").ok()
         results = {name: load.finish() for name, load in loads.items()}
     assert {name: result["failed"] for name, result in results.items()} == dict.fromkeys(results, 0), results
-    order = ["1.0.0 stable", "2.0.0 stable"]
+    print({name: (result["sent"], result["failed"], result["idle_races"]) for name, result in results.items()})
+    order = [*(f"1.{number}.0 stable" for number in range(ROLLS)), "2.0.0 stable"]
     assert [served(result) for result in results.values()] == [order, order, order]
     done = [one["host"] for one in fleet.workspace.history() if one["event"] == "deploy" and one["version"] == "2.0.0"]
     assert done == ["web2", "web1", "web3"], "the canary host first, then one at a time"
