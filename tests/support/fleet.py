@@ -100,7 +100,7 @@ class Fleet:
 
     def play(self, name: str, *words: str, **options: Any) -> Ran:
         """Run a playbook on the hosts."""
-        return self.workspace.play(name, "-i", str(self.inventory), *words, **options)
+        return self.workspace.play(name, "-i", str(self.inventory), *words, **{"seconds": 600, **options})
 
     def deploy(self, version: str, *words: str, **changes: str) -> Ran:
         """Write the manifest for a version and deploy it."""
