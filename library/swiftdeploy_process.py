@@ -11,14 +11,14 @@ short_description: Start or stop a program of the process runtime
 version_added: "0.1.0"
 description:
   - Runs the stack's programs under one supervisord that belongs to the stack; starts supervisord itself when it is
-    not there, and ends what a killed one left behind.
+    not there, and ends what a killed one left behind. Where O(stack) says so they are units of systemd instead.
 options:
   stack:
     description: The C(options) that C(swiftdeploy_stack) returned for this host.
     type: dict
     required: true
   program:
-    description: Which program. V(all) with O(state=stopped) ends supervisord with everything it runs.
+    description: Which program. V(all) with O(state=stopped) ends all, and supervisord itself.
     type: str
     choices: [opa, nginx, blue, green, all]
     required: true
@@ -60,20 +60,21 @@ orphans:
   elements: int
 """
 
-from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Union
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.runtime import parent_of
 from ansible.module_utils.swiftdeploy_target.supervisor import (
     Supervisor,
     SupervisorError,
     marked_processes,
 )
+from ansible.module_utils.swiftdeploy_target.systemd import Systemd
 
 RUNNING = (10, 20)  # supervisord's STARTING and RUNNING
 
 
-def apply(supervisor: Supervisor, program: str, state: str, check: bool) -> bool:
+def apply(supervisor: Union[Supervisor, Systemd], program: str, state: str, check: bool) -> bool:
     """Bring ``program`` to ``state``; True when that was, or would be, a change."""
     if program == "all":
         there = supervisor.answers() or bool(marked_processes(supervisor.folder))
@@ -102,7 +103,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params: Dict[str, Any] = module.params
-    supervisor = Supervisor(Path(params["stack"]["stack_dir"]), params["supervisord"] or "supervisord")
+    supervisor = parent_of(params["stack"], params["supervisord"])
     try:
         changed = apply(supervisor, params["program"], params["state"], module.check_mode)
     except (SupervisorError, OSError) as error:

@@ -50,6 +50,13 @@ options:
     type: str
     choices: [auto, docker, process]
     default: auto
+  supervisor:
+    description:
+      - What runs the processes of the process runtime. V(auto) takes systemd where C(bootstrap.yml) has installed its
+        units for this user and folder, else supervisord; a stack that runs stays where it is.
+    type: str
+    choices: [auto, supervisord, systemd]
+    default: auto
   port:
     description: Port of the service inside the stack. Needed with O(state=observed).
     type: int
@@ -132,6 +139,7 @@ options:
     nginx: null
     nginx_version: null
     supervisord: null
+    supervisor: supervisord
     root: false
     run_id: 5f3c1c8e-4b0a-5c83-9a5f-0f3c5f6f2f11
     slot_ports: {blue: 3000, green: 3001}
@@ -185,7 +193,8 @@ from ansible.module_utils.swiftdeploy_target import lock, release_log, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
-from ansible.module_utils.swiftdeploy_target.supervisor import marked_processes, socket_path
+from ansible.module_utils.swiftdeploy_target.supervisor import Supervisor, marked_processes, socket_path
+from ansible.module_utils.swiftdeploy_target.systemd import Systemd, choose, installed
 
 
 def build_options(
@@ -204,6 +213,8 @@ def build_options(
         "nginx": params["nginx"] or programs.get("nginx"),
         "nginx_version": programs.get("nginx_version"),
         "supervisord": programs.get("supervisord"),
+        # Of the process runtime.
+        "supervisor": None,
         "root": os.geteuid() == 0,
         "uid": os.geteuid(),
         "gid": os.getegid(),
@@ -240,12 +251,28 @@ def port_problems(params: Dict[str, Any], options: Dict[str, Any], observed: Dic
         if owners and owners.keys() <= ours_left:
             # A program of this stack whose parent was killed; it is ended when the stack starts again.
             continue
+        if why != "in use" and options["supervisor"] == "systemd":
+            # The unit may listen where this user may not even try.
+            why = "in use" if looking.answers(address, port) else None
+            if why is None:
+                continue
         by = " by " + (", ".join(f"{name} (pid {pid})" for pid, name in owners.items()) or "another program")
         remedy = "stop that program or change the port in the manifest"
         if why != "in use":
             by, remedy = "", "ports below 1024 need a privileged user: take a higher one in the manifest"
         problems.append(f"port {port} for {key} is {why}{by}: {remedy}.")
     return problems
+
+
+def parent(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
+    """What runs, or is to run, the processes of the process runtime; as ``systemd.choose``."""
+    units = installed(stack_dir.parent)
+    in_use = None
+    if Supervisor(stack_dir).answers():
+        in_use = "supervisord"
+    elif units.usable and Systemd(stack_dir, params["service"]).answers():
+        in_use = "systemd"
+    return choose(params["supervisor"], in_use, units)
 
 
 def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
@@ -255,6 +282,11 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     engine = detect_docker()
     choice = looking.choose_runtime(params["runtime"], remembered["runtime"], engine)
     options = build_options(params, stack_dir, choice["runtime"], remembered["programs"] or {}, engine.root or "")
+    if choice["runtime"] == "process":
+        under = parent(params, stack_dir)
+        options["supervisor"] = under["supervisor"]
+        choice["reason"] += f", under {under['supervisor']}"
+        choice["problem"] = choice["problem"] or under["problem"]
     problems = [choice["problem"]] if choice["problem"] else []
     observed = looking.observe(make(options), stack_dir, options)
     if not choice["problem"]:
@@ -279,6 +311,7 @@ def main() -> None:
             "home": {"type": "path", "required": True},
             "service": {"type": "str", "required": True},
             "runtime": {"type": "str", "choices": ["auto", "docker", "process"], "default": "auto"},
+            "supervisor": {"type": "str", "choices": ["auto", "supervisord", "systemd"], "default": "auto"},
             "port": {"type": "int"},
             "nginx_port": {"type": "int"},
             "opa_port": {"type": "int"},

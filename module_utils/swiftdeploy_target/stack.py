@@ -53,6 +53,15 @@ def port_free(address: str, port: int) -> Optional[str]:
     return None
 
 
+def answers(address: str, port: int) -> bool:
+    """Whether something takes connections at ``port`` of this host."""
+    try:
+        with socket.create_connection(("127.0.0.1" if address == "0.0.0.0" else address, port), 1.0):  # noqa: S104
+            return True
+    except OSError:
+        return False
+
+
 def listeners(port: int) -> Dict[int, str]:
     """Process id to name of the processes that listen on ``port``, where this user may see them."""
     inodes = set()

@@ -1,7 +1,9 @@
-"""Shipped to the hosts of the process runtime. Start the program that a JSON file describes: ``launch.py FILE``.
+"""Shipped to the hosts of the process runtime. Start the program that a JSON file describes: ``launch.py FILE [logs]``.
 
 FILE holds {"argv": [...], "env": {...}, "cwd": ..., "mark": ..., "limits": {resource: number}}. Names, values and
-secrets of a manifest stay data this way; they never pass through supervisord's own configuration language or a shell.
+secrets of a manifest stay data this way; they never pass through supervisord's own configuration language or a shell,
+nor into a unit of systemd's. With ``logs`` the program's output goes to the stack's log files: supervisord sees to that
+itself, and systemd would open them as root, in a folder that is not root's.
 """
 
 import contextlib
@@ -14,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STACK, PROGRAM = "SWIFTDEPLOY_STACK", "SWIFTDEPLOY_PROGRAM"
+MEGABYTE = 1 << 20
+# nginx's standard output is the access log, which evidence is taken from.
+LOG_BYTES, ACCESS_LOG_BYTES = 10 * MEGABYTE, 50 * MEGABYTE
 
 
 def left_behind(mark: str, program: str) -> Iterator[int]:
@@ -41,6 +46,32 @@ def limit(name: str, wanted: int) -> None:
     resource.setrlimit(kind, (bound, bound))
 
 
+def log_pipe(path: Path, largest: int) -> int:
+    """Where to write what is to be in the log file ``path``: a pipe to a keeper that ends when all writers have."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Its parent ends at once, so that the program has no child that it knows nothing of.
+        if os.fork() == 0:
+            os.dup2(reader, 0)
+            keeper = str(Path(__file__).with_name("keep_log.py"))
+            os.execv(sys.executable, [sys.executable, "-I", keeper, str(path), str(largest)])  # noqa: S606
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(reader)
+    return writer
+
+
+def keep_logs(folder: Path, program: str) -> None:
+    """Send what this process and its children print to the stack's log files."""
+    if program == "nginx":
+        out, errors = log_pipe(folder / "nginx.log", ACCESS_LOG_BYTES), log_pipe(folder / "nginx.err.log", LOG_BYTES)
+    else:
+        out = errors = log_pipe(folder / f"{program}.log", LOG_BYTES)
+    os.dup2(out, 1)
+    os.dup2(errors, 2)
+
+
 def main() -> None:
     """Replace this process by the program."""
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -53,6 +84,8 @@ def main() -> None:
             os.kill(pid, signal.SIGQUIT)
     for name, bound in wanted.get("limits", {}).items():
         limit(name, int(bound))
+    if "logs" in sys.argv[2:]:
+        keep_logs(Path(wanted["mark"]) / "logs", program)
     os.chdir(wanted.get("cwd") or wanted["mark"])
     os.execvpe(wanted["argv"][0], wanted["argv"], environment)  # noqa: S606
 

@@ -65,6 +65,7 @@ REASON_LENGTH = 3000
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 TITLES = {
+    "bootstrap": "Host made ready",
     "deploy": "Deployed",
     "deploy_run": "Deployed to the hosts",
     "promote_run": "Promoted on the hosts",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import launch
+from . import keep_log, launch
 from .release import environment_of
 from .rendering import env_file_line
 
@@ -23,7 +23,10 @@ def _described(program: str, wanted: Mapping[str, Any], stack_dir: str) -> File:
 def _around(program: str, supervisord: str) -> list[File]:
     folders = (f"{folder}/.keep" for folder in ("run", "logs", "tmp", f"slots/{program}"))
     return [
-        {"path": "launch.py", "content": Path(launch.__file__).read_text(encoding="utf-8"), "mode": "0644"},
+        *(
+            {"path": f"{module}.py", "content": Path(place).read_text(encoding="utf-8"), "mode": "0644"}
+            for module, place in (("launch", launch.__file__), ("keep_log", keep_log.__file__))
+        ),
         {"path": "supervisord.conf", "content": supervisord, "mode": "0644"},
         *({"path": path, "content": "", "mode": "0644"} for path in folders),
     ]

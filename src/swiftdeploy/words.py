@@ -10,6 +10,7 @@ from .display import advises, duration
 
 # What to do after an operation that was not done, where its reason does not say it.
 NEXT = {
+    "bootstrap": "correct that and run bootstrap.yml again; -v shows every task",
     "chaos": "ansible-playbook status.yml shows what runs",
     "teardown": "correct that and run teardown.yml again; -v shows every task",
 }

@@ -13,7 +13,7 @@ from support.workspace import REPOSITORY
 
 ROLES = sorted(path.name for path in (REPOSITORY / "roles").iterdir())
 MODULES = sorted(path.stem for path in (REPOSITORY / "library").glob("*.py"))
-COMMANDS = ["init", "validate", "deploy", "promote", "rollback", "status", "chaos", "audit", "teardown"]
+COMMANDS = ["init", "validate", "deploy", "promote", "rollback", "status", "chaos", "audit", "teardown", "bootstrap"]
 
 
 @pytest.mark.parametrize("role", ROLES)
