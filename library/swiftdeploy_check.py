@@ -30,7 +30,7 @@ options:
         description: Container image that the program is in. Without it on the host the check is RV(unknown).
         type: str
       foreign_ports:
-        description: Whether it still passes where the program may not listen on its ports as this user, and all else is right.
+        description: Whether it passes where all that is wrong is that this user may not listen on its ports.
         type: bool
         default: false
 attributes:

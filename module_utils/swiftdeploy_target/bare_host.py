@@ -151,7 +151,7 @@ def look(options: Dict[str, Any]) -> Dict[str, Any]:
 
     ``options``: {"docker", "runtime", "units": auto | always | never, "user", "home"}. Answers {"release", "codename",
     "family", "python", "systemd", "account", "home", "inside": home lies in the user's own, "sudo", "docker",
-    "docker_why", "engine", "engine_usable", "suite", "units", "packages", "base", "missing", "broken", "problems"}.
+    "docker_why", "engine", "engine_usable", "suite", "units", "packages", "missing", "broken", "problems"}.
     """
     release = release_of(Path("/etc/os-release").read_text(encoding="utf-8"))
     known = account(options["user"])
@@ -186,10 +186,9 @@ def look(options: Dict[str, Any]) -> Dict[str, Any]:
             f"the process runtime needs Python {OLDEST_PYTHON} and this host has {platform.python_version()}; "
             "take Debian 12 or Ubuntu 24.04, or Docker: -e bootstrap_docker=auto -e swiftdeploy_runtime=docker"
         )
-    base = ["ca-certificates"]
-    base += ["python3-venv"] if source.name == "none" else []
-    base += ["dbus", "polkitd"] if units else []
-    packages = [*base, *docker_packages(source.name, release)]
+    packages = ["ca-certificates", *docker_packages(source.name, release)]
+    packages += ["python3-venv"] if source.name == "none" else []
+    packages += ["dbus", "polkitd"] if units else []
     there = installed_packages(packages)
     return {
         **seen,
@@ -201,7 +200,6 @@ def look(options: Dict[str, Any]) -> Dict[str, Any]:
         "units_why_not": why_not,
         "packages": packages,
         "missing": [name for name in packages if name not in there],
-        "base": [name for name in base if name not in there],
         # dpkg was killed in the middle of something.
         "broken": bool(run(["dpkg", "--audit"]).out.strip()),
         "problems": problems,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -21,12 +22,15 @@ from .supervisor import SupervisorError, stop_orphans
 PROGRAMS = ("nginx", *SLOTS, "opa")
 UNITS = Path("/etc/systemd/system")
 WANTED = "wanted"
-PROPERTIES = "Id,ActiveState,SubState,MainPID,Result"
+PROPERTIES = "Id,ActiveState,SubState,MainPID,Result,NRestarts,ActiveEnterTimestampMonotonic"
+# A program that has ended by itself counts as running again when it has lasted so long: one that ends again and again
+# would otherwise be seen alive now and then.
+SETTLED_SECONDS = 2.0
 # Above the longest TimeoutStopSec that the units can have; systemd itself kills a program before.
 STOP_SECONDS = 7300.0
 START_SECONDS = 60.0
 # supervisord's numbers, which whoever asks for a state knows.
-STOPPED, STARTING, RUNNING, STOPPING, FATAL = 0, 10, 20, 40, 200
+STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, FATAL = 0, 10, 20, 30, 40, 200
 _STATES = {"active": RUNNING, "reloading": RUNNING, "activating": STARTING, "deactivating": STOPPING, "failed": FATAL}
 
 
@@ -75,6 +79,16 @@ def blocks(text: str) -> List[Dict[str, str]]:
     ]
 
 
+def state_of(block: Dict[str, str], now: float) -> int:
+    """supervisord's number for what systemd says of a unit; ``now`` in seconds of the monotonic clock."""
+    state = _STATES.get(block.get("ActiveState", ""), STOPPED)
+    if block.get("SubState") == "auto-restart":
+        return BACKOFF
+    since = now - int(block.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    ended = int(block.get("NRestarts") or 0) > 0
+    return BACKOFF if state == RUNNING and ended and since < SETTLED_SECONDS else state
+
+
 class Systemd:
     """One stack's units. ``folder`` is the stack's, named after the service. As `supervisor.Supervisor`."""
 
@@ -84,7 +98,7 @@ class Systemd:
 
     def answers(self) -> bool:
         """True when a program of the stack runs."""
-        return any(entry["state"] in (STARTING, RUNNING, STOPPING) for entry in self.info().values())
+        return any(entry["state"] not in (STOPPED, FATAL) for entry in self.info().values())
 
     def start(self) -> bool:
         """Make sure that nothing of another parent is in the way. systemd itself is there. True never."""
@@ -99,10 +113,12 @@ class Systemd:
         done = run(["systemctl", "show", f"--property={PROPERTIES}", *names])
         found: Dict[str, Dict[str, Any]] = {}
         for block in blocks(done.out) if done.ok else []:
-            state = _STATES.get(block.get("ActiveState", ""), STOPPED)
             if block.get("Id") in names:
-                pid = int(block.get("MainPID") or 0)
-                found[names[block["Id"]]] = {"state": state, "pid": pid, "spawnerr": block.get("Result", "")}
+                found[names[block["Id"]]] = {
+                    "state": state_of(block, time.monotonic()),
+                    "pid": int(block.get("MainPID") or 0),
+                    "spawnerr": block.get("Result", ""),
+                }
         return found
 
     def load(self, program: str) -> bool:  # noqa: ARG002

@@ -102,6 +102,29 @@ def test_a_unit_that_has_failed_is_started_anew(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    ("block", "state"),
+    [
+        ({"ActiveState": "active", "SubState": "running", "NRestarts": "0"}, systemd.RUNNING),
+        ({"ActiveState": "activating", "SubState": "start"}, systemd.STARTING),
+        ({"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "3"}, systemd.BACKOFF),
+        (
+            {"ActiveState": "active", "NRestarts": "3", "ActiveEnterTimestampMonotonic": "99000000"},
+            systemd.BACKOFF,
+        ),
+        (
+            {"ActiveState": "active", "NRestarts": "3", "ActiveEnterTimestampMonotonic": "97000000"},
+            systemd.RUNNING,
+        ),
+        ({"ActiveState": "failed"}, systemd.FATAL),
+        ({"ActiveState": "inactive"}, systemd.STOPPED),
+        ({}, systemd.STOPPED),
+    ],
+)
+def test_a_program_that_ends_again_and_again_does_not_count_as_running(block: dict[str, str], state: int) -> None:
+    assert systemd.state_of(block, 100.0) == state
+
+
+@pytest.mark.parametrize(
     ("said", "words"),
     [
         ("Failed to start x: Interactive authentication required.", "run bootstrap.yml"),
