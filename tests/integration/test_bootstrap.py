@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
@@ -72,34 +73,32 @@ class Fleet:
     def play(self, name: str, *arguments: str) -> Ran:
         """A playbook, as the user that bootstrap makes."""
         environment = {"DB_PASSWORD": SECRET}
-        ran = self.workspace.play(name, "-i", str(self.inventory), *arguments, environment=environment, seconds=600)
-        open("/tmp/boot_plays.log", "a").write(ran.text + "\n")
-        return ran
+        return self.workspace.play(name, "-i", str(self.inventory), *arguments, environment=environment, seconds=600)
 
     def bootstrap(self, *arguments: str) -> Ran:
         """bootstrap.yml as the provider's root, who is all there is at first."""
         return self.play("bootstrap", *arguments)
 
-    def kill_bootstrap(self, host: Host, unpacks: str) -> None:
-        """Run it, and when the host unpacks a package kill the run, and pull the host's plug."""
-        words = [str(Path(sys.executable).parent / "ansible-playbook"), "bootstrap.yml", "-i", str(self.inventory)]
+    def kill(self, name: str, host: Host, moment: str) -> None:
+        """Run a playbook on one host, and kill it when the path ``moment`` is there on the host."""
+        words = [str(Path(sys.executable).parent / "ansible-playbook"), f"{name}.yml", "-i", str(self.inventory)]
+        words += ["--limit", host.name, "-e", json.dumps({"parts_cache_dir": str(CACHE / "parts")})]
         running = subprocess.Popen(
-            [*words, "--limit", host.name],
+            words,
             cwd=self.workspace.folder,
+            env={**os.environ, "DB_PASSWORD": SECRET},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            # Asked on the host itself: it is the dpkg of a moment that is waited for.
-            host.shell(f"until ls /var/lib/dpkg/info/{unpacks}* >/dev/null 2>&1; do sleep 0.05; done", seconds=300)
+            # Looked for on the host itself: it is there for a moment alone.
+            host.shell(f"until ls {moment} >/dev/null 2>&1; do sleep 0.05; done", seconds=300)
             assert running.poll() is None, "the run ended before it could be killed"
         finally:
             os.killpg(running.pid, signal.SIGKILL)
             running.wait()
-        host.kill()
-        host.start()
 
     def get(self, host: Host) -> requests.Response:
         """What a client of the host gets."""
@@ -143,7 +142,9 @@ def bare(fleet: Fleet) -> Ran:
 @pytest.fixture(scope="module")
 def ready(fleet: Fleet, bare: Ran) -> Ran:
     """Bootstrapped, one of the hosts after its plug was pulled in the middle."""
-    fleet.kill_bootstrap(fleet.docker, "docker.io")
+    fleet.kill("bootstrap", fleet.docker, "/var/lib/dpkg/info/docker.io*")
+    fleet.docker.kill()
+    fleet.docker.start()
     fleet.systemd.run("apt-get", "purge", "-y", "-q", "python3-minimal")
     told = fleet.bootstrap("--check", "--limit", fleet.systemd.name).ok()
     assert "installs Python" in told.text
@@ -247,6 +248,8 @@ class Load:
 def test_a_switch_under_systemd_loses_no_request(fleet: Fleet, deployed: Ran) -> None:
     fleet.write("1.1.0")
     with Load(f"http://{fleet.systemd.address}/") as load:
+        # A run that is killed when it has begun to start the release, and one that brings it to its end.
+        fleet.kill("deploy", fleet.systemd, f"{STACK}/{fleet.workspace.name}/wanted/green")
         fleet.play("deploy", "--limit", "systemd1").ok()
         seen = len(load.answers)
         wait_until(lambda: len(load.answers) > seen + 40, "requests after the switch")
