@@ -20,6 +20,7 @@ LONG = (
     "test_newcomer",
     "test_restarted",
     "test_interleaved",
+    "test_wrong_order",
     "test_walk",
     "test_status_live",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,16 +39,14 @@ def do_not_wait_for_old_workers(folder: Path) -> None:
     replace_once(route, 'result["drained"] = idle(runtime, moved, params)', 'result["drained"] = True')
 
 
+# What is counted is the same in both runtimes; the campaign (make soak) counts in both.
+CASES = [("process", stop_before_the_switch), ("process", do_not_wait_for_old_workers)]
+if "SWIFTDEPLOY_SWITCHES" in os.environ:
+    CASES.append(("docker", stop_before_the_switch))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stack", "spoil"),
-    [
-        ("process", stop_before_the_switch),
-        ("process", do_not_wait_for_old_workers),
-        ("docker", stop_before_the_switch),
-    ],
-    indirect=["stack"],
-)
+@pytest.mark.parametrize(("stack", "spoil"), CASES, indirect=["stack"])
 def test_a_wrong_order_is_counted(stack: Stack, spoil: Callable[[Path], None], tmp_path: Path) -> None:
     build = tmp_path / "image"
     build.mkdir()
