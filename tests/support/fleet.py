@@ -114,9 +114,12 @@ class Fleet:
     def serves(self, host: Host) -> str:
         """Version and mode that answer on a host."""
         try:
-            answer = requests.get(self.url(host), timeout=5).json()
+            answered = requests.get(self.url(host), timeout=5)
         except requests.RequestException:
             return "no answer"
+        if answered.status_code != 200:
+            return f"HTTP {answered.status_code}"
+        answer = answered.json()
         return f"{answer['version']} {answer['mode']}"
 
     def serving(self) -> dict[str, str]:
