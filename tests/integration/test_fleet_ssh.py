@@ -164,6 +164,7 @@ def registry(host: Host) -> str:
 
 def test_a_registry_that_wants_a_password(fleet: Fleet) -> None:
     host = fleet.hosts["web3"]
+    before = fleet.serves(host)
     name = registry(fleet.hosts["web2"])
     fleet.manifest("6.0.0")
     path = fleet.workspace.folder / "manifest.yaml"
@@ -179,7 +180,7 @@ def test_a_registry_that_wants_a_password(fleet: Fleet) -> None:
     refused = fleet.play("deploy", "--limit", "web3", environment=wrong).failed()
     assert f"nginx: {name}" in refused.text
     assert "no basic auth credentials" in refused.text or "unauthorized" in refused.text
-    assert fleet.serves(host) == "5.0.0 stable"
+    assert fleet.serves(host) == before
 
     right = {"REGISTRY_USER": "tests", "REGISTRY_PASSWORD": PASSWORD}
     done = fleet.play("deploy", "-vvv", "--limit", "web3", environment=right).ok()
