@@ -26,6 +26,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Hosts(folder / "hosts", ["web1", "web2"]) as hosts:
         made = Fleet(Workspace(folder / "clone", "docker"), hosts)
         made.deploy("1.0.0").ok()
+        made.canary_first()
         yield made
 
 

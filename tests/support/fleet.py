@@ -77,7 +77,11 @@ class Fleet:
         self.hosts = hosts
         self.image = service_image(workspace)
         self.archives = Path(workspace.folder) / ".cache" / "images"
-        self.inventory = hosts.inventory({"swiftdeploy_environment": "local"}, canary=["web2"])
+        self.inventory = hosts.inventory({"swiftdeploy_environment": "local"})
+
+    def canary_first(self) -> None:
+        """Let web2 be the host that comes first."""
+        self.inventory = self.hosts.inventory({"swiftdeploy_environment": "local"}, canary=["web2"])
 
     def second(self, folder: Path) -> Fleet:
         """Another controller of the same hosts: a clone of its own, with a history of its own."""
