@@ -251,8 +251,8 @@ def port_problems(params: Dict[str, Any], options: Dict[str, Any], observed: Dic
         if owners and owners.keys() <= ours_left:
             # A program of this stack whose parent was killed; it is ended when the stack starts again.
             continue
-        if why != "in use" and options["supervisor"] == "systemd":
-            # The unit may listen where this user may not even try.
+        if why != "in use" and (options["runtime"] == "docker" or options["supervisor"] == "systemd"):
+            # The engine or the unit listens, where this user may not even try.
             why = "in use" if looking.answers(address, port) else None
             if why is None:
                 continue

@@ -1,12 +1,11 @@
 """Shipped to the hosts of the process runtime. Append what is read to a file of bounded size: keep_log.py FILE BYTES.
 
 A file that is full becomes FILE.1, that one FILE.2, and the oldest goes: names and number as supervisord has them.
-It ends with the last process that writes to it, and with nothing else, so that no last words are lost.
+It ends with the last process that writes to it, and with no signal that launch.py has it ignore: no last words are lost.
 """
 
 import contextlib
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -28,8 +27,6 @@ def turned(out: BinaryIO, path: Path) -> BinaryIO:
 def main() -> None:
     """Copy standard input to its end."""
     path, largest = Path(sys.argv[1]), int(sys.argv[2])
-    for ends in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(ends, signal.SIG_IGN)
     out: BinaryIO = path.open("ab", buffering=0)
     whole = True
     while block := os.read(0, BLOCK):

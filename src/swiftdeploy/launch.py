@@ -19,6 +19,7 @@ STACK, PROGRAM = "SWIFTDEPLOY_STACK", "SWIFTDEPLOY_PROGRAM"
 MEGABYTE = 1 << 20
 # nginx's standard output is the access log, which evidence is taken from.
 LOG_BYTES, ACCESS_LOG_BYTES = 10 * MEGABYTE, 50 * MEGABYTE
+KEEPERS_IGNORE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def left_behind(mark: str, program: str) -> Iterator[int]:
@@ -49,6 +50,9 @@ def limit(name: str, wanted: int) -> None:
 def log_pipe(path: Path, largest: int) -> int:
     """Where to write what is to be in the log file ``path``: a pipe to a keeper that ends when all writers have."""
     reader, writer = os.pipe()
+    # A program that ends at once takes its unit down, with a signal to all in it: the keeper is to outlive it from its
+    # first moment on. What is ignored stays so when it becomes another program.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in KEEPERS_IGNORE}
     child = os.fork()
     if child == 0:
         # Its parent ends at once, so that the program has no child that it knows nothing of.
@@ -57,6 +61,8 @@ def log_pipe(path: Path, largest: int) -> int:
             keeper = str(Path(__file__).with_name("keep_log.py"))
             os.execv(sys.executable, [sys.executable, "-I", keeper, str(path), str(largest)])  # noqa: S606
         os._exit(0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     os.waitpid(child, 0)
     os.close(reader)
     return writer

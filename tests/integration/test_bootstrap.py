@@ -17,7 +17,7 @@ import pytest
 import requests
 import yaml
 
-from support.hosts import Host, Hosts
+from support.hosts import Host, Hosts, docker
 from support.workspace import CACHE, REPOSITORY, Ran, Workspace, wait_until
 
 SECRET = "geheim-4711"
@@ -362,7 +362,7 @@ def test_a_program_that_dies_comes_back_and_its_last_words_are_kept(fleet: Fleet
     )
     failed = fleet.play("deploy", "--limit", "systemd1").failed()
     broken.write_text(text)
-    assert "last words" in failed.text
+    assert "last words" in failed.text, failed.text
     assert fleet.get(host).ok, "the old release goes on serving"
 
 
@@ -372,18 +372,8 @@ def test_after_a_restart_of_the_host_the_same_release_serves(fleet: Fleet, deplo
     version = fleet.get(host).json()["version"]
     host.run("systemctl", "reboot", check=False)
     # To a container's systemd this is an end; switching it on again is the other half.
-    wait_until(
-        lambda: (
-            host.name
-            not in subprocess.run(
-                ["docker", "ps", "--format", "{{.Names}}", "--filter", f"name={host.container}"],
-                capture_output=True,
-                text=True,
-                check=False,
-            ).stdout
-        ),
-        "the host to go down",
-    )
+    state = ["container", "inspect", "--format", "{{.State.Running}}", host.container]
+    wait_until(lambda: docker(*state) == "false", "the host to go down", 60)
     host.start()
 
     def back() -> bool:

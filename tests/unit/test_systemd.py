@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,7 @@ def started(folder: Path, argv: list[str], program: str = "blue") -> subprocess.
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(entry["content"])
     words = [sys.executable, "-I", str(folder / "launch.py"), str(folder / "programs" / f"{program}.json"), "logs"]
-    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False, start_new_session=True)
 
 
 def test_what_a_program_says_is_in_its_log_to_the_last_word(tmp_path: Path) -> None:
@@ -162,6 +163,14 @@ def test_what_a_program_says_is_in_its_log_to_the_last_word(tmp_path: Path) -> N
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
     log = tmp_path / "logs" / "blue.log"
     wait_until(lambda: log.exists() and log.read_text() == "said\ncomplained\n", "the log")
+
+
+def test_a_keeper_outlives_a_program_that_takes_its_unit_down_at_once(tmp_path: Path) -> None:
+    # As systemd does it when the main process has ended: a signal to whoever is left.
+    killing = "import os, signal; print('last words', flush=True); os.killpg(0, signal.SIGTERM)"
+    assert started(tmp_path, [sys.executable, "-c", killing]).returncode == -signal.SIGTERM
+    log = tmp_path / "logs" / "blue.log"
+    wait_until(lambda: log.exists() and log.read_text() == "last words\n", "the log")
 
 
 def test_the_access_log_is_apart_from_what_nginx_complains_of(tmp_path: Path) -> None:
@@ -182,9 +191,9 @@ def test_a_log_is_bounded_and_loses_no_line(tmp_path: Path) -> None:
         os.write(writer, ("\n".join(lines[place : place + 10]) + "\n").encode())
         seen = lines[place + 9]
         wait_until(lambda seen=seen: log.exists() and seen in log.read_text(), seen)
-    running.terminate()
+    assert running.poll() is None
     os.close(writer)
-    assert running.wait(20) == 0, "it outlives a signal to all of its unit, and ends with the last writer"
+    assert running.wait(20) == 0, "it ends with the last writer"
     kept = [tmp_path / "x.log.2", tmp_path / "x.log.1", log]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.log", "x.log.1", "x.log.2"]
     assert all(path.stat().st_size <= 1100 for path in kept)
