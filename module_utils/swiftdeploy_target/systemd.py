@@ -150,8 +150,8 @@ class Systemd:
         done = self._call("stop", [program], STOP_SECONDS)
         if not done.ok:
             raise SupervisorError(self._complaint("stop", program, done))
-        if state == FATAL:
-            self._call("reset-failed", [program])
+        # One that ended badly would be told of as failed for ever.
+        self._call("reset-failed", [program])
         return bool(state != FATAL)
 
     def shutdown(self) -> bool:

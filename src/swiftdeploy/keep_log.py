@@ -1,7 +1,7 @@
 """Shipped to the hosts of the process runtime. Append what is read to a file of bounded size: keep_log.py FILE BYTES.
 
 A file that is full becomes FILE.1, that one FILE.2, and the oldest goes: names and number as supervisord has them.
-It ends with the last process that writes to it, and with no signal that launch.py has it ignore: no last words are lost.
+It ends with the last process that writes to it, and with no signal: launch.py has it ignore them. No last word is lost.
 """
 
 import contextlib

@@ -378,9 +378,10 @@ def test_after_a_restart_of_the_host_the_same_release_serves(fleet: Fleet, deplo
 
     def back() -> bool:
         try:
-            return fleet.get(host).json()["version"] == version
-        except (requests.RequestException, ValueError):
+            answer = fleet.get(host)
+        except requests.RequestException:
             return False
+        return answer.ok and answer.json()["version"] == version
 
     wait_until(back, "the release", 60)
     fleet.write(version)
