@@ -38,7 +38,7 @@ class Engine(NamedTuple):
     root: Optional[str] = None
 
 
-def detect_docker(timeout: float = 6.0) -> Engine:
+def detect_docker(timeout: float = 15.0) -> Engine:
     """Whether a Docker engine and a compose plugin that is new enough answer to this user."""
     info = run(["docker", "info", "--format", "{{json .}}"], timeout)
     try:
@@ -50,6 +50,9 @@ def detect_docker(timeout: float = 6.0) -> Engine:
         return Engine(False, f"no Docker engine answers: {errors[0]}")
     compose = run(["docker", "compose", "version", "--short"], timeout)
     match = _VERSION.search(compose.out)
+    if compose.status == 124:
+        silent = f"docker compose gave no answer within {timeout:g} s; is the host overloaded?"
+        return Engine(False, f"Docker engine {data['ServerVersion']} answers, but {silent}")
     if not compose.ok or match is None:
         return Engine(False, f"Docker engine {data['ServerVersion']} answers, but it has no compose plugin")
     if (int(match[1]), int(match[2])) < MINIMUM_COMPOSE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -310,3 +311,14 @@ def test_an_engine_that_is_not_there_is_told_in_one_short_line(monkeypatch: pyte
     assert found.detail.startswith("no Docker engine answers: ")
     assert len(found.detail.splitlines()) == 1
     assert len(found.detail) < 200
+
+
+def test_a_compose_that_is_only_slow_is_not_told_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "docker"
+    answer = '{"ServerVersion": "20.10.24", "DockerRootDir": "/var/lib/docker"}'
+    program.write_text(f"#!/bin/sh\nif [ \"$1\" = info ]; then echo '{answer}'; else exec sleep 60; fi\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = detect_docker(5.0)
+    assert not found.usable
+    assert "docker compose gave no answer within 5 s; is the host overloaded?" in found.detail
