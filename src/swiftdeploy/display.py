@@ -24,9 +24,14 @@ OUTPUT_LINES = 10
 NEXT_FAILED = "correct that and run the same command again; -v shows every task"
 NEXT_SILENT = "run the same command again with -v, which shows every task"
 SSH_PREFIXES = (
+    r"^Task failed: ",
     r"^Failed to connect to the host via ssh: ",
     r'^Data could not be sent to remote host "[^"]*"\. Make sure this host can be reached over ssh:',
 )
+
+# What ssh says of a host whose key has changed, among many lines.
+_CHANGED_KEY = re.compile(r"Host key for (\S+) has changed and you have requested strict checking")
+_KNOWN_KEY = re.compile(r"Offending \S+ key in (\S+):[0-9]+")
 
 NEXT_INTERRUPTED = "run the same command again, which goes on where this one ended"
 NEXT_UNREACHABLE = (
@@ -138,13 +143,21 @@ def unreachable_reason(words: str) -> str:
     """What ssh itself said, without what Ansible puts before it, which differs from time to time."""
     for before in SSH_PREFIXES:
         words = re.sub(before, "", words)
-    return words.strip() or "its connection broke"
+    words = " ".join(words.split())
+    changed, known = _CHANGED_KEY.search(words), _KNOWN_KEY.search(words)
+    if changed is None:
+        return words or "its connection broke"
+    place = known[1] if known else "known_hosts"
+    return (
+        f"its SSH host key is not the one in {place}. If the host was set up anew: ssh-keygen -R {changed[1]} -f {place}, "
+        "and log in once by hand; if it was not, find out who answers there"
+    )
 
 
 def unreachable_words(result: Mapping[str, object]) -> str:
     """Why a host cannot be reached, one line."""
     text = clean(result.get("msg") or "").removeprefix("Task failed: ").strip()
-    return unreachable_reason(" ".join(text.split())) if text else "no answer"
+    return unreachable_reason(text) if text else "no answer"
 
 
 @dataclass(frozen=True)

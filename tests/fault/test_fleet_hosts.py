@@ -134,8 +134,8 @@ def test_a_host_that_is_not_the_one_it_was_and_a_key_that_is_not_let_in(fleet: F
     single = {"web2": {"ansible_ssh_args": hosts.ssh_args(strange)}}
     fleet.inventory = hosts.inventory(variables, single, path=tmp_path / "hosts.yml")
     ran = fleet.play("deploy").failed()
-    assert "UNREACHABLE  web2  " in ran.out
-    assert "Host key verification failed." in ran.out
+    assert f"UNREACHABLE  web2  its SSH host key is not the one in {strange}." in ran.out
+    assert f"ssh-keygen -R {hosts['web2'].address} -f {strange}" in ran.out
     assert "not begun: web1" in ran.out
     assert "next: leave out what is off with --limit 'all,!web2'" in ran.out
     assert fleet.serving() == before

@@ -353,3 +353,16 @@ def test_symbols_only_where_the_output_can_show_them(encoding: str | None, shown
 )
 def test_a_reason_that_says_what_to_do_is_known(reason: str, found: bool) -> None:
     assert advises([reason]) is found
+
+
+def test_a_changed_host_key_is_told_in_a_sentence() -> None:
+    wall = """Failed to connect to the host via ssh: @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+Offending ED25519 key in /home/me/.ssh/known_hosts:2
+Host key for 10.0.0.11 has changed and you have requested strict checking.
+Host key verification failed."""
+    told = unreachable_words({"msg": wall})
+    assert told.startswith("its SSH host key is not the one in /home/me/.ssh/known_hosts. ")
+    assert "ssh-keygen -R 10.0.0.11 -f /home/me/.ssh/known_hosts" in told
+    assert "@" not in told

@@ -193,6 +193,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(asked: tuple[Any, ...], w
     [
         "",
         "Failed to connect to the host via ssh: ",
+        "Task failed: Failed to connect to the host via ssh: ",
         'Data could not be sent to remote host "127.0.0.1". Make sure this host can be reached over ssh: ',
     ],
 )
