@@ -149,8 +149,8 @@ def unreachable_reason(words: str) -> str:
         return words or "its connection broke"
     place = known[1] if known else "known_hosts"
     return (
-        f"its SSH host key is not the one in {place}. If the host was set up anew: ssh-keygen -R {changed[1]} -f {place}, "
-        "and log in once by hand; if it was not, find out who answers there"
+        f"its SSH host key is not the one in {place}. If the host was set up anew: "
+        f"ssh-keygen -R {changed[1]} -f {place}, and log in once by hand; if it was not, find out who answers there"
     )
 
 

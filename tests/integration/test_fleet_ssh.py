@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -146,7 +147,7 @@ http: {addr: ":5000"}
 auth: {htpasswd: {realm: tests, path: /etc/docker/registry/htpasswd}}
 """
 NGINX = "nginx:1.31.3"
-PASSWORD = "correct-horse-battery-staple"
+PASSWORD = secrets.token_hex(12)
 
 
 def registry(host: Host) -> str:
