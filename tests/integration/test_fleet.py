@@ -215,7 +215,7 @@ def test_a_host_that_is_lost_in_the_middle_of_a_batch(fleet: Fleet) -> None:
 
 def test_a_batch_that_is_lost_as_a_whole_ends_the_run_and_is_told(fleet: Fleet) -> None:
     ran = fleet.run(swiftdeploy_serial=1, lost=["web1"]).failed()
-    assert fleet.asked(ran, "deploy") == ["web4", "web1"]
+    assert fleet.asked(ran, "deploy", 1, 1) == ["web4", "web1"]
     assert "while: web1: " in fleet.record("deploy_run_interrupted")["reason"]
     assert "recorded deploy_run_interrupted" in ran.text
 
