@@ -24,6 +24,8 @@ SECRET = "geheim-4711"
 USER = "runner"
 STACK = f"/home/{USER}/.swiftdeploy"
 IMAGES = ("nginx:1.31.3", "swift-deploy-1-node:latest", "openpolicyagent/opa:1.22.0-static")
+# Asked on the host, which may have no curl.
+ASK = "import urllib.request; print(urllib.request.urlopen('{url}', timeout=5).status)"
 # What a dry run and a second run must leave as it is.
 OF_BOOTSTRAP = "/etc /home /opt /srv /usr /var/lib/dpkg /var/lib/systemd /var/lib/apt"
 
@@ -320,13 +322,8 @@ def test_secrets_are_where_the_user_alone_can_read_them(fleet: Fleet, deployed: 
     nginx = host.shell(f"systemctl show --property=MainPID --value swiftdeploy-nginx@{name}").strip()
     seen = host.shell(f"ls /proc/{nginx}/root{STACK}/{name}/programs").split()
     assert seen == ["nginx.json"]
-    assert (
-        "nobody"
-        not in host.run("su", "-s", "/bin/sh", "nobody", "-c", f"cat /proc/{pid}/environ 2>&1", check=False).split("=")[
-            0
-        ]
-    )
-    assert SECRET not in host.run("su", "-s", "/bin/sh", "nobody", "-c", f"cat /proc/{pid}/environ 2>&1", check=False)
+    said = host.run("su", "-s", "/bin/sh", "nobody", "-c", f"cat /proc/{pid}/environ 2>&1", check=False)
+    assert "Permission denied" in said
 
 
 @pytest.mark.docker
@@ -336,9 +333,6 @@ def test_opa_is_out_of_reach_from_outside(fleet: Fleet, deployed: Ran) -> None:
         assert "200" in host.run("python3", "-c", ASK.format(url=f"http://127.0.0.1:{port}/health"), check=False)
         with pytest.raises(requests.ConnectionError):
             requests.get(f"http://{host.address}:{port}/health", timeout=5)
-
-
-ASK = "import urllib.request; print(urllib.request.urlopen('{url}', timeout=5).status)"
 
 
 @pytest.mark.docker
