@@ -14,8 +14,11 @@ from support.workspace import REPOSITORY, Workspace
 
 # Files of minutes, the longest first. With workers that take file by file they begin first, so that all end together.
 LONG = (
+    "test_bootstrap",
     "test_canary",
+    "test_fleet_ssh",
     "test_killed",
+    "test_fleet_hosts",
     "test_deploy",
     "test_newcomer",
     "test_restarted",
