@@ -54,7 +54,7 @@ soak: setup-test ## Twenty switches of each kind under load, a kill at every tas
 	@SWIFTDEPLOY_APPENDS=$${SWIFTDEPLOY_APPENDS:-10000} $(BIN)/pytest tests/unit/test_history_killed.py -q -s $(ARGS)
 	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py tests/load/test_wrong_order.py -q -s $(ARGS)
 	@SWIFTDEPLOY_KILLS=$${SWIFTDEPLOY_KILLS:-all} $(BIN)/pytest tests/fault/test_killed.py -q -s $(ARGS)
-	@SWIFTDEPLOY_ROLLS=$${SWIFTDEPLOY_ROLLS:-10} $(BIN)/pytest tests/integration/test_fleet_ssh.py -q -s -k rolls $(ARGS)
+	@SWIFTDEPLOY_BARE=1 SWIFTDEPLOY_ROLLS=$${SWIFTDEPLOY_ROLLS:-10} $(BIN)/pytest tests/integration/test_fleet_ssh.py -q -s -k rolls $(ARGS)
 	@SWIFTDEPLOY_HOST_KILLS=$${SWIFTDEPLOY_HOST_KILLS:-all} $(BIN)/pytest tests/fault/test_fleet_hosts.py -q -s $(ARGS)
 
 fuzz: setup-test ## Tens of thousands of nearly right inputs for each reader of input; SWIFTDEPLOY_FUZZ says how many

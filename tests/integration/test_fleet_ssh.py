@@ -21,13 +21,17 @@ pytestmark = pytest.mark.docker
 PART = 4 * 1024 * 1024
 # How many versions roll over the hosts under load; `make soak` asks for more.
 ROLLS = int(os.environ.get("SWIFTDEPLOY_ROLLS", "1"))
+# Whether the hosts are bare at first and made ready by bootstrap.yml; otherwise they have an engine already.
+BARE = os.environ.get("SWIFTDEPLOY_BARE") == "1"
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("ssh")
-    with Hosts(folder / "hosts", ["web1", "web2", "web3"]) as hosts:
+    with Hosts(folder / "hosts", ["web1", "web2", "web3"], variant="bare" if BARE else "engine") as hosts:
         made = Fleet(Workspace(folder / "clone", "docker"), hosts)
+        if BARE:
+            made.bootstrap()
         made.deploy("1.0.0").ok()
         made.canary_first()
         yield made

@@ -106,6 +106,14 @@ class Fleet:
         """Run a playbook on the hosts."""
         return self.workspace.play(name, "-i", str(self.inventory), *words, **{"seconds": 600, **options})
 
+    def bootstrap(self) -> Ran:
+        """Make bare hosts ready, with what the distribution has."""
+        settings = {
+            "bootstrap_docker": "distribution",
+            "bootstrap_authorized_keys": [self.hosts.key.with_suffix(".pub").read_text().strip()],
+        }
+        return self.play("bootstrap", "-e", json.dumps(settings)).ok()
+
     def deploy(self, version: str, *words: str, **changes: str) -> Ran:
         """Write the manifest for a version and deploy it."""
         self.manifest(version, **changes)
