@@ -73,6 +73,10 @@ class Role:
             "images_base": f"{NO_REGISTRY}/python:3.13-slim",
             "images_source": "auto",
             "images_dir": str(folder),
+            "images_archive_dir": str(folder / "archives"),
+            "images_incoming_dir": str(folder / "incoming"),
+            "images_docker_config": "",
+            "images_login": None,
         }
 
     def run(self, *words: str, environment: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
