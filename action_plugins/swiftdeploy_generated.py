@@ -13,7 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
-    from swiftdeploy_target.files import change
+    from swiftdeploy_target.files import change, fault
 except ImportError as error:
     raise AnsibleActionFail(
         "the swiftdeploy package is not installed for this Ansible: run `make setup`, "
@@ -47,5 +47,6 @@ class ActionModule(ActionBase):
             if not self._task.check_mode:
                 wanted.apply()
         except (OSError, ValueError) as error:
-            return {"failed": True, "changed": False, "msg": f"cannot write the files below {root}: {error}"}
+            why = fault(error, root)
+            return {"failed": True, "changed": False, "msg": f"cannot write the files below {root}: {why}"}
         return {"changed": bool(paths), "changed_paths": paths, "diff": diff}

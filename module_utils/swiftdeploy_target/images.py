@@ -11,7 +11,6 @@ An *attempt* is ``{"how": "pull", "build" or "archive", "why": what went wrong, 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .command import Finished, run
+from .keep import sha256_of
 
 LABEL = "org.swiftdeploy.inputs"
 # Which name an image was built for, still known when a newer one has taken the name.
@@ -416,11 +416,7 @@ class Host:
         """
         path = Path(archive["path"])
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.sha256()
-                for part in iter(lambda: stream.read(1024 * 1024), b""):
-                    digest.update(part)
-            if digest.hexdigest() != archive["sha256"]:
+            if sha256_of(path) != archive["sha256"]:
                 path.unlink()
                 return {"why": f"{path} arrived with another SHA-256 than it was sent with; run again to send it anew"}
             done = self.engine.load(path)
