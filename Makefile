@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
+# Kept on disk once compiled: without that every playbook compiles Ansible anew, a tenth of a no-op deploy.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: pictures deploy test lint unit integration molecule versions soak fuzz bench setup setup-test clean help
 
 help: ## Show this
@@ -49,11 +52,13 @@ versions: setup-test ## The core on every supported Python and its Ansible; docs
 	@mkdir -p .cache
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -c 'tests/versions.sh prepare && tests/versions.sh run .cache'
 
-soak: setup-test ## Twenty switches of each kind under load, a kill at every task, a fleet under load, killed hosts and writers; SWIFTDEPLOY_RESULTS=FOLDER keeps it
+soak: setup-test ## Twenty switches of each kind under load, a kill at every task, bare hosts of other kinds, a fleet under load, killed hosts and writers; SWIFTDEPLOY_RESULTS=FOLDER keeps it
 	@tests/engine/up.sh
 	@SWIFTDEPLOY_APPENDS=$${SWIFTDEPLOY_APPENDS:-10000} $(BIN)/pytest tests/unit/test_history_killed.py -q -s $(ARGS)
 	@SWIFTDEPLOY_SWITCHES=$${SWIFTDEPLOY_SWITCHES:-20} $(BIN)/pytest tests/load/test_no_lost_request.py tests/load/test_wrong_order.py -q -s $(ARGS)
 	@SWIFTDEPLOY_KILLS=$${SWIFTDEPLOY_KILLS:-all} $(BIN)/pytest tests/fault/test_killed.py -q -s $(ARGS)
+	@$(BIN)/pytest tests/campaign -q -s $(ARGS)
+	@SWIFTDEPLOY_DEBIAN=trixie $(BIN)/pytest tests/integration/test_bootstrap.py -q -s $(ARGS)
 	@SWIFTDEPLOY_BARE=1 SWIFTDEPLOY_ROLLS=$${SWIFTDEPLOY_ROLLS:-10} $(BIN)/pytest tests/integration/test_fleet_ssh.py -q -s -k rolls $(ARGS)
 	@SWIFTDEPLOY_HOST_KILLS=$${SWIFTDEPLOY_HOST_KILLS:-all} $(BIN)/pytest tests/fault/test_fleet_hosts.py -q -s $(ARGS)
 
@@ -62,6 +67,7 @@ fuzz: setup-test ## Tens of thousands of nearly right inputs for each reader of 
 
 bench: setup-test ## Measure; writes docs/benchmarks.md's figures to the screen
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/deploy.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/tasks.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/switch.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/canary.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python bench/decision.py

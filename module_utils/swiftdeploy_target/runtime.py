@@ -75,6 +75,10 @@ class Runtime:
         """Each known program and whether its process runs."""
         raise NotImplementedError
 
+    def alive(self) -> Dict[str, bool]:
+        """Each known program and whether it has a process now, also one that may be about to end again."""
+        return self.running()
+
     def address(self, slot: str) -> Optional[str]:
         """Where ``slot`` answers the host, None while it has no address."""
         raise NotImplementedError
@@ -281,6 +285,9 @@ class ProcessRuntime(Runtime):
 
     def running(self) -> Dict[str, bool]:
         return {name: entry["state"] in (10, 20) for name, entry in self.supervisor.info().items()}
+
+    def alive(self) -> Dict[str, bool]:
+        return {name: entry["pid"] > 0 for name, entry in self.supervisor.info().items()}
 
     def address(self, slot: str) -> Optional[str]:
         return f"127.0.0.1:{self.ports[slot]}"

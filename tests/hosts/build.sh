@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Print the name of the image of a test host, built when it is not there yet: build.sh bare|engine.
+# Print the name of the image of a test host, built when it is not there yet: build.sh bare|engine [RELEASE OF DEBIAN].
 # The base is Debian's own debootstrap, as a registry is not always in reach. Needs root on Debian, and an engine.
 set -euo pipefail
 cd "$(dirname "$0")"
 variant=${1:?bare or engine}
+release=${2:-bookworm}
 mirror=${SWIFTDEPLOY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 compose=/usr/local/lib/docker/cli-plugins/docker-compose
 
@@ -11,8 +12,8 @@ compose=/usr/local/lib/docker/cli-plugins/docker-compose
 exec 9>/tmp/swiftdeploy-test-hosts.lock
 flock 9
 
-base=swiftdeploy-test/debian:bookworm
-name=swiftdeploy-test/$variant:$(cat ./* | sha256sum | cut -c1-12)
+base=swiftdeploy-test/debian:$release
+name=swiftdeploy-test/$variant:$release-$(cat ./* | sha256sum | cut -c1-12)
 log=$(mktemp)
 work=$(mktemp -d)
 trap 'rm -rf "$log" "$work"' EXIT
@@ -27,7 +28,7 @@ if ! docker image inspect "$name" >/dev/null 2>&1; then
         get() { DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -q --no-install-recommends debootstrap >>"$log" 2>&1; }
         command -v debootstrap >/dev/null || get || { timeout 300 apt-get -q update >>"$log" 2>&1 && get; } ||
             fail "Debian's package debootstrap cannot be had; run this on Debian as root"
-        timeout 600 debootstrap --variant=minbase bookworm "$work/tree" "$mirror" >>"$log" 2>&1 || fail "debootstrap failed"
+        timeout 600 debootstrap --variant=minbase "$release" "$work/tree" "$mirror" >>"$log" 2>&1 || fail "debootstrap failed"
         rm -f "$work"/tree/var/cache/apt/archives/*.deb
         tar -C "$work/tree" -c . | docker import - "$base" >>"$log" || fail "docker import failed"
     fi

@@ -47,9 +47,9 @@ def docker(*words: str, seconds: float = 120, check: bool = True) -> str:
     return run("docker", *words, seconds=seconds, check=check).strip()
 
 
-def image(variant: str) -> str:
-    """The image of a variant, built when it is not there yet."""
-    return run(str(REPOSITORY / "tests" / "hosts" / "build.sh"), variant, seconds=1800).strip()
+def image(variant: str, release: str) -> str:
+    """The image of a variant with a release of Debian, built when it is not there yet."""
+    return run(str(REPOSITORY / "tests" / "hosts" / "build.sh"), variant, release, seconds=1800).strip()
 
 
 class Host:
@@ -133,7 +133,10 @@ class Host:
 
 
 class Hosts:
-    """Some hosts on a network of their own, with the keys to reach them; ``options`` are more words for docker run."""
+    """Some hosts on a network of their own, with the keys to reach them.
+
+    ``options`` are more words for docker run, ``release`` is that of Debian.
+    """
 
     def __init__(
         self,
@@ -142,8 +145,10 @@ class Hosts:
         variant: str = "engine",
         user: str = "deploy",
         options: Iterable[str] = (),
+        release: str = "bookworm",
     ) -> None:
         self.variant = variant
+        self.release = release
         self.user = user
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +162,7 @@ class Hosts:
 
     def __enter__(self) -> Hosts:
         remove_orphans()
-        picture = image(self.variant)
+        picture = image(self.variant, self.release)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.network, "-f", str(self.key))
         try:
             self._make_network()
