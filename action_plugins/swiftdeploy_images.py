@@ -45,6 +45,18 @@ def logged_in(login: dict[str, Any] | None, names: dict[str, str]) -> dict[str, 
     return {"registry": registry, "auth": host_images.login_words(username, password)}
 
 
+def as_wished(
+    names: dict[str, str], seen: dict[str, Any], recipes: dict[str, Any], source: str
+) -> dict[str, Any] | None:
+    """What the module would return where the host was ``seen`` to have all images as they are asked for, else None."""
+    for role, name in names.items():
+        if name not in seen or role not in recipes or host_images.decide(name, seen[name], recipes[role], source):
+            return None
+    images = {role: host_images.entry(name, seen[name], "present") for role, name in names.items()}
+    nothing: dict[str, Any] = {"needed": [], "later": [], "awaited": [], "attempts": {}, "out_of_reach": {}}
+    return {"changed": False, "images": images, **nothing, "architecture": ""}
+
+
 @contextlib.contextmanager
 def controllers_engine(login: dict[str, str] | None, timeouts: tuple[float, float]) -> Iterator[host_images.Engine]:
     """This machine's own engine, logged in for as long as it is needed."""
@@ -89,6 +101,9 @@ class ActionModule(ActionBase):
                 "path": None,
                 "sha256": None,
             }
+        settled = as_wished(names, dict(arguments.pop("seen", None) or {}), recipes, parts.source)
+        if settled is not None:
+            return settled
         arguments = {key: value for key, value in arguments.items() if value is not None} | {"recipes": recipes}
         result = self._module(arguments, task_vars)
         asked = result.get("needed") or result.get("awaited")

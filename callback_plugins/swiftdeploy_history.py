@@ -51,6 +51,7 @@ options:
 
 import atexit
 import functools
+import gc
 import os
 import socket
 import uuid
@@ -151,6 +152,9 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play
         self._paths.clear()
+        # Each task of each host is a fork of this process. What is there by now stays to the end: the collector would
+        # go through all of it in each of them, and so make copies of memory that they share.
+        gc.freeze()
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         if self._recorder is not None:

@@ -53,11 +53,6 @@ options:
         something would change. V(%s) stands for a folder that holds the new set.
     type: list
     elements: str
-  loaded_url:
-    description:
-      - Where the program that reads the files answers whether it has loaded them. Asked only when nothing changed, as a
-        run that was killed may have installed files that nobody has loaded since; see RV(loaded).
-    type: str
   secret:
     description: Whether the contents must not be shown in a diff.
     type: bool
@@ -92,26 +87,16 @@ changed_paths:
   type: list
   elements: str
   sample: [docker-compose.yml]
-loaded:
-  description:
-    - Whether the program says at O(loaded_url) that it has loaded the files. V(null) where it does not answer, or was
-      not asked.
-  returned: success
-  type: bool
 """
 
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import run
 from ansible.module_utils.swiftdeploy_target.files import change, fault
-from ansible.module_utils.swiftdeploy_target.http import try_get
-
-# The program is on this host: one that is there answers in milliseconds.
-LOADED_SECONDS = 2.0
 
 
 def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
@@ -128,12 +113,6 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
         return "" if done.ok else done.text.replace(str(staged), "") or f"status {done.status}"
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def is_loaded(url: str) -> Optional[bool]:
-    """What the program answers at ``url``: 2xx is yes, another status is no, no answer is None."""
-    answer, _why = try_get(url, LOADED_SECONDS)
-    return None if answer is None else 200 <= answer.status < 300
 
 
 def main() -> None:
@@ -161,7 +140,6 @@ def main() -> None:
             "absent": {"type": "list", "elements": "str", "default": []},
             "only": {"type": "str"},
             "validate": {"type": "list", "elements": "str"},
-            "loaded_url": {"type": "str"},
             "secret": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -182,8 +160,7 @@ def main() -> None:
             wanted.apply(int(params["root_mode"], 8))
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"cannot install the files below {root}: {fault(error, root)}")
-    loaded = is_loaded(params["loaded_url"]) if params["loaded_url"] and not paths else None
-    module.exit_json(changed=bool(paths), changed_paths=paths, diff=diff, loaded=loaded)
+    module.exit_json(changed=bool(paths), changed_paths=paths, diff=diff)
 
 
 if __name__ == "__main__":

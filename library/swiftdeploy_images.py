@@ -96,6 +96,12 @@ options:
     description: Seconds that one build may take.
     type: float
     default: 600
+  seen:
+    description:
+      - Name of each image to its C(id) and C(label), as RV(swiftdeploy_stack#module:surveyed) has them. The action
+        plugin starts no module where all of them are the ones asked for.
+    type: dict
+    default: {}
   recipes:
     description: How each image is built. Filled in by the action plugin.
     type: dict
@@ -167,7 +173,7 @@ attempts:
   returned: always
   type: dict
 architecture:
-  description: The engine's architecture.
+  description: The engine's architecture. Empty where O(seen) was enough.
   returned: always
   type: str
   sample: amd64
@@ -274,6 +280,7 @@ def main() -> None:
             "registry_timeout": {"type": "float", "default": 10.0},
             "pull_timeout": {"type": "float", "default": 600.0},
             "build_timeout": {"type": "float", "default": 600.0},
+            "seen": {"type": "dict", "default": {}},
             "recipes": {"type": "dict", "default": {}},
             "tried": {"type": "dict", "default": {}},
             "out_of_reach": {"type": "dict", "default": {}},

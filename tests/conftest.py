@@ -71,6 +71,10 @@ def make_workspace(tmp_path: Path, parts_dir: Path) -> Iterator[Callable[[str], 
 
 
 RUNTIMES = [pytest.param("process", id="process"), pytest.param("docker", id="docker", marks=pytest.mark.docker)]
+# What is the same in both runtimes is tried in one, as a rule this one.
+in_process = pytest.mark.parametrize("shared_workspace", RUNTIMES[:1], indirect=True)
+# What reads an engine's logs or asks in a container is tried there.
+in_docker = pytest.mark.parametrize("shared_workspace", RUNTIMES[1:], indirect=True)
 
 
 @pytest.fixture(params=RUNTIMES)

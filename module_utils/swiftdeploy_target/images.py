@@ -198,6 +198,20 @@ class EngineError(Exception):
     """The docker program or its engine cannot be used; the text says why and what to do."""
 
 
+def _seen(text: str) -> Dict[str, Any]:
+    """{"id", "label"} of one image, from what ``docker image inspect`` says of it."""
+    found = json.loads(text)
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    return {"id": found["Id"], "label": labels.get(LABEL)}
+
+
+def inspect(names: List[str]) -> Optional[Dict[str, Dict[str, Any]]]:
+    """{name: as Engine.inspect} where the host has them all, else None."""
+    done = run(["docker", "image", "inspect", "--format", "{{json .}}", *names], timeout=15)
+    lines = done.out.splitlines()
+    return dict(zip(names, map(_seen, lines))) if done.ok and len(lines) == len(names) else None
+
+
 class Engine:
     """The host's Docker engine, asked through its own program with argument lists and time limits."""
 
@@ -226,9 +240,7 @@ class Engine:
         """{"id", "label"} of a present image, None when the host has none of that name. Raises EngineError."""
         done = run(["docker", "image", "inspect", "--format", "{{json .}}", name], timeout=15)
         if done.ok:
-            found = json.loads(done.out)
-            labels = (found.get("Config") or {}).get("Labels") or {}
-            return {"id": found["Id"], "label": labels.get(LABEL)}
+            return _seen(done.out)
         if "no such image" in done.err.lower():
             return None
         raise EngineError(f"the Docker engine does not say whether it has {name}: {last_words(done.text)}")

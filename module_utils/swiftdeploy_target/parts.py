@@ -92,6 +92,41 @@ class Wish(NamedTuple):
         return self.folder / f"service-{self.service_hash[:12]}"
 
 
+# The same as options of a module.
+WISH: Dict[str, Dict[str, Any]] = {
+    "dir": {"type": "path", "required": True},
+    "opa_version": {"type": "str", "required": True},
+    "nginx_source": {"type": "str", "choices": ["auto", "wheel", "path"], "default": "auto"},
+    "nginx_requirement": {"type": "str", "required": True},
+    "nginx_version": {"type": "str", "required": True},
+    "tools_requirements": {"type": "list", "elements": "str", "required": True},
+    "service_requirements": {"type": "list", "elements": "str", "required": True},
+    "service_hash": {"type": "str", "required": True},
+    "service_python_minimum": {"type": "str", "default": "3.11"},
+    "python": {"type": "str"},
+}
+
+
+def wish_of(params: Dict[str, Any]) -> Wish:
+    """The options of ``WISH`` as one value."""
+    python = params["python"] or ""
+    return Wish(
+        folder=Path(params["dir"]).absolute(),
+        opa_version=params["opa_version"],
+        nginx_source=params["nginx_source"],
+        nginx_line=params["nginx_requirement"],
+        nginx_version=params["nginx_version"],
+        tools=Env("tools", tuple(params["tools_requirements"]), provides=("bin/supervisord",), python=python),
+        service_env=Env(
+            "service",
+            tuple(params["service_requirements"]),
+            python=python,
+            minimum=params["service_python_minimum"],
+        ),
+        service_hash=params["service_hash"],
+    )
+
+
 def tools_env(wish: Wish, host: Nginx) -> Env:
     """The tools' environment for this host: the wheel is a must, a wish, or not wanted."""
     if wish.nginx_source == "path":
@@ -171,12 +206,24 @@ def survey(wish: Wish) -> Dict[str, Any]:
     }
 
 
-def note_uses(report: Dict[str, Any]) -> None:
+def note_uses(found: Dict[str, Any]) -> None:
     """Remember that everything in a survey was used now, so that what is old can be told from what is not."""
-    for seen in report["seen"]:
+    for seen in found["seen"]:
         use(seen)
-    note_use(Path(report["parts"]["service_dir"]))
-    note_use(Path(report["parts"]["opa"]["path"]).parent)
+    note_use(Path(found["parts"]["service_dir"]))
+    note_use(Path(found["parts"]["opa"]["path"]).parent)
+
+
+def report(wish: Wish, note: bool) -> Dict[str, Any]:
+    """What module swiftdeploy_parts returns of a survey: {"missing", "envs", "parts", "platform", "dir"}.
+
+    ``note``: what is there is marked as used now. Raises PartsError, OSError.
+    """
+    found = survey(wish)
+    if note:
+        note_uses(found)
+    told = {key: found[key] for key in ("missing", "envs", "parts")}
+    return {**told, "platform": own_platform(), "dir": str(wish.folder)}
 
 
 def accept_opa(wish: Wish, version: str, source: str, sha256: str) -> bool:

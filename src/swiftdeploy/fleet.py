@@ -12,10 +12,13 @@ either may be missing. Ansible's ``hostvars`` is such a mapping.
 
 Ansible's own ``max_fail_percentage`` counts anew in each batch and is a share of it, and Ansible ends a playbook at
 once when a whole batch has failed, so that nothing could be brought back: this counts hosts over the whole run instead.
+A host that is lost in the middle counts as failed to Ansible whatever a role does. So two or three batches, which the
+role does one after the other, are one of Ansible's, see ``joined``: it ends the playbook when all of those are lost.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -142,6 +145,32 @@ def batches(hosts: Sequence[str], known: Known) -> list[int]:
         found.append(min(number, left))
         left -= found[-1]
     return found or [1]
+
+
+def joined(hosts: Sequence[str], known: Known) -> list[list[int]]:
+    """The batches that make one of Ansible's: two each, and three in the last one of an odd number."""
+    found = batches(hosts, known)
+    groups = [found[place : place + 2] for place in range(0, len(found), 2)]
+    if len(groups) > 1 and len(groups[-1]) == 1:
+        last = groups.pop()
+        groups[-1] += last
+    return groups
+
+
+def serial(hosts: Sequence[str], known: Known) -> list[int]:
+    """How many hosts each of Ansible's batches has."""
+    return [sum(group) for group in joined(hosts, known)]
+
+
+def places(hosts: Sequence[str], known: Known) -> dict[str, int]:
+    """{host: which of the batches that make one of Ansible's it is in, 0, 1 or 2}."""
+    sequence = iter(order(hosts, known))
+    return {
+        host: place
+        for group in joined(hosts, known)
+        for place, size in enumerate(group)
+        for host in itertools.islice(sequence, size)
+    }
 
 
 def _first(hosts: Iterable[str], known: Known) -> list[str]:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,10 +155,20 @@ def interrupted(begun: Mapping[str, Any], last: Mapping[str, Any], how: str) -> 
     }
 
 
-def close(history_path: Path, entry: Entry, how: str, max_size: int | None = None) -> Record | None:
-    """Record the run's own operation as interrupted, and remove its file. None when its end was recorded already."""
+def close(
+    history_path: Path, entry: Entry, how: str, max_size: int | None = None, changed: Sequence[str] = ()
+) -> Record | None:
+    """Record the run's own operation as interrupted, and remove its file. None when its end was recorded already.
+
+    `changed` are the hosts that a run over many hosts has changed by then.
+    """
     found = _load(entry.path)
-    return None if found is None else _record(history_path, entry.path, interrupted(*found, how), max_size)
+    if found is None:
+        return None
+    event = interrupted(*found, how)
+    if changed:
+        event["hosts"] = {"changed": list(changed)}
+    return _record(history_path, entry.path, event, max_size)
 
 
 def sweep(
@@ -198,9 +208,14 @@ def sweep(
 
 
 def told(record: Mapping[str, Any]) -> str:
-    """One line for a person on an interruption that was found."""
+    """What a person reads of an interruption that was found: one line, and one on the way back where hosts changed."""
     what = f"{record.get('event')} of {record.get('actor')}, begun {record.get('since')}"
-    return f"{record.get('host')}: recorded {what}: {record.get('reason')}"
+    line = f"{record.get('host')}: recorded {what}: {record.get('reason')}"
+    changed = (record.get("hosts") or {}).get("changed")
+    if not changed:
+        return line
+    names = ",".join(changed)
+    return f"{line}\n  changed by then: {names}\n  next: ansible-playbook rollback.yml --limit {names}  takes them back"
 
 
 def _record(history_path: Path, path: Path, event: Mapping[str, Any], max_size: int | None) -> Record | None:

@@ -82,6 +82,8 @@ class Recorder:
         self._contexts: dict[str, dict[str, Any]] = {}
         self._ended: set[tuple[str, str, str]] = set()
         self._open: dict[str, _Open] = {}
+        # By run: the hosts that it has changed and not brought back.
+        self._changed: dict[str, list[str]] = {}
 
     def observe(
         self, host: str, result: object, trusted: bool = False, check: bool = False, path: Path | None = None
@@ -143,7 +145,8 @@ class Recorder:
             del self._open[host]
             try:
                 how_and_when = f"{how} at {utc_now()}"
-                record = history_journal.close(found.history_path, found.entry, how_and_when, self._max_size)
+                changed = self._changed.get(found.run_id, []) if host == EVERY else []
+                record = history_journal.close(found.history_path, found.entry, how_and_when, self._max_size, changed)
             except (HistoryError, OSError) as error:
                 problems.append(f"{host}: {found.event} is not recorded as interrupted: {error}")
             else:
@@ -214,6 +217,7 @@ class Recorder:
         else:
             failures.pop((event["run_id"], name, str(event["host"])), None)
             self._end(event)
+            self._note_change(event)
             self._hand_on(path, record)
             return told
         failures[(event["run_id"], name, str(event["host"]))] = problem
@@ -223,6 +227,13 @@ class Recorder:
         words = [str(event["reason"])] if event.get("reason") else []
         self._hand_on(path, {**event, "reason": "\n".join([*words, f"not in the history: {problem}"])})
         return self._problem(f"{event['host']}: {name} is not recorded: {problem}")
+
+    def _note_change(self, event: Mapping[str, Any]) -> None:
+        hosts, host = self._changed.setdefault(event["run_id"], []), str(event["host"])
+        if event.get("event") == "rollback" and host in hosts:
+            hosts.remove(host)
+        elif event.get("event") in ("deploy", "promote") and event.get("changed") is True and host not in hosts:
+            hosts.append(host)
 
     def _ending(self, event: Mapping[str, Any]) -> _Open | None:
         """The open operation that this event ends."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import keep_log, launch
+from swiftdeploy_target.files import sha256
+
+from . import keep_log, launch, policies
 from .release import environment_of
 from .rendering import env_file_line
 
 File = dict[str, str]
+
+# Where OPA's files are below the stack's folder, in both runtimes; what OPA itself writes is below opa/decisions/log.
+OPA_FILES = ("opa/*", "opa/decisions/*", "opa/policies/**/*", "programs/opa.json", "*.py", "supervisord.conf")
+KEPT_FOLDERS = ("*/.keep", "slots/opa/.keep")
 
 
 def _described(program: str, wanted: Mapping[str, Any], stack_dir: str) -> File:
@@ -63,3 +69,28 @@ def slot_files(
         "env": {**environment_of(spec, "127.0.0.1", stack["slot_ports"][slot], folders), **secrets},
     }
     return {"files": _around(slot, supervisord), "secret_files": [_described(slot, wanted, folder)]}
+
+
+def opa_survey(bundle: Sequence[File], port: int) -> dict[str, Any]:
+    """What the first look at a host is to find out about its OPA: {"files", "loaded_url"}, see option survey of
+    swiftdeploy_stack. ``bundle``: the policies that are to decide; ``port``: of OPA."""
+    return {"files": [*OPA_FILES, *KEPT_FOLDERS], "loaded_url": policies.loaded_url(bundle, port)}
+
+
+def as_listed(
+    listing: Mapping[str, Mapping[str, str]], files: Sequence[File], folders: Sequence[File], only: str
+) -> bool:
+    """Whether a host has ``files`` and ``folders``, and no other file below the folder ``only``.
+
+    ``listing``: {path: {"sha256", "mode"}} of the host, empty where it was not looked at. The same question is asked
+    on the host, of the contents, by swiftdeploy_target.files.change.
+    """
+    wanted = {entry["path"]: entry for entry in files}
+    for path, entry in wanted.items():
+        seen = listing.get(path, {"sha256": "", "mode": "0"})
+        digest = sha256(entry["content"].encode())
+        if seen["sha256"] != digest or int(seen["mode"], 8) != int(entry.get("mode", "0644"), 8):
+            return False
+    if any(int(listing.get(entry["path"], {"mode": "0"})["mode"], 8) != int(entry["mode"], 8) for entry in folders):
+        return False
+    return all(path in wanted for path, seen in listing.items() if seen["sha256"] and path.startswith(f"{only}/"))

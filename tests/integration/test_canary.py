@@ -18,10 +18,8 @@ from typing import Any
 import pytest
 import requests
 
+from conftest import in_docker, in_process
 from support.workspace import Ran, Workspace, wait_until
-
-# What is the same in both runtimes is tried in one.
-in_process = pytest.mark.parametrize("shared_workspace", [pytest.param("process", id="process")], indirect=True)
 
 STEPS = "  steps: [10, 50]\n  probe_requests: 40"
 TO_CANARY = {"X-SwiftDeploy-Slot": "canary"}
@@ -144,6 +142,7 @@ def set_window(workspace: Workspace, seconds: int) -> None:
     path.write_text(path.read_text().replace("window_seconds: 2", f"window_seconds: {seconds}"))
 
 
+@in_process
 def test_a_canary_gets_its_percentage_and_then_all(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary="  weight: 10")
     ran = deployed.play("promote", "-e", "mode=canary").ok()
@@ -201,6 +200,7 @@ def test_a_client_with_a_header_stays_with_its_release(deployed: Workspace) -> N
     assert versions(deployed, 40, workers=1) == {"1.0.0": 20, "2.0.0": 20}
 
 
+@in_docker
 def test_a_canary_walks_its_steps_with_a_decision_at_each(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary=STEPS)
     before = len(deployed.history())
@@ -224,6 +224,7 @@ def test_a_canary_walks_its_steps_with_a_decision_at_each(deployed: Workspace) -
         assert decision["checked"]["baseline_requests"] >= 20
 
 
+@in_process
 def test_a_canary_that_turns_bad_gives_everything_back(deployed: Workspace) -> None:
     deployed.write_manifest("2.0.0", canary=STEPS)
     with promoting(deployed) as running:
@@ -275,6 +276,7 @@ def host_ports(workspace: Workspace) -> dict[str, int]:
     return {"blue": workspace.service_port, "green": workspace.service_port + 1}
 
 
+@in_docker
 def test_a_canary_that_hangs_gives_everything_back(deployed: Workspace) -> None:
     held_long(deployed)
     with Looking(deployed) as looking:
@@ -388,6 +390,7 @@ def test_a_dry_run_tells_the_steps_and_starts_nothing(deployed: Workspace) -> No
     assert versions(deployed, 8) == {"1.0.0": 8}
 
 
+@in_process
 def test_a_rollback_goes_to_any_kept_release(deployed: Workspace) -> None:
     for version in ("3.1.0", "3.2.0"):
         deployed.write_manifest(version)

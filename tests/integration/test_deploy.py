@@ -7,23 +7,22 @@ import json
 import re
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
+from conftest import in_process
 from support.workspace import Workspace, free_port
-
-# What is the same in both runtimes is tried in one.
-in_process = pytest.mark.parametrize("shared_workspace", [pytest.param("process", id="process")], indirect=True)
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Relative path to digest of every file below ``folder``."""
+    """Relative path to digest of every file below ``folder``, without what Python keeps for itself."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 
@@ -65,7 +64,9 @@ def test_deploying_again_changes_nothing_and_restarts_nothing(deployed: Workspac
     assert running(deployed) == before
 
 
-def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> None:
+def test_dry_runs_change_nothing_and_show_the_change(make_workspace: Callable[[str], Workspace]) -> None:
+    # In the other runtime the tests of the versions do it.
+    workspace = make_workspace("docker")
     everything = tree(workspace.folder)
     installed = workspace.extra.pop("parts_dir")
     fresh = workspace.play("deploy", "--check", "--diff").ok()
@@ -88,6 +89,7 @@ def test_dry_runs_change_nothing_and_show_the_change(workspace: Workspace) -> No
     assert 'version: "2.0.0"' in (workspace.folder / "manifest.yaml").read_text()
 
 
+@in_process
 def test_a_changed_setting_of_nginx_is_loaded(deployed: Workspace) -> None:
     body = b"x" * 2048
     assert requests.post(deployed.url, data=body, timeout=5).status_code == 405
@@ -147,7 +149,9 @@ def test_a_taken_port_is_named_before_anything_starts(workspace: Workspace) -> N
     assert not workspace.processes()
 
 
-def test_validate_on_a_fresh_machine_and_on_the_running_stack(workspace: Workspace) -> None:
+def test_validate_on_a_fresh_machine_and_on_the_running_stack(make_workspace: Callable[[str], Workspace]) -> None:
+    # In the other runtime test_dry_decision.py does it.
+    workspace = make_workspace("process")
     everything = tree(workspace.folder)
     installed = workspace.extra.pop("parts_dir")
     fresh = workspace.play("validate").ok()

@@ -1,4 +1,4 @@
-"""What a promotion rests on, from the measurement to the report, on a deployed stack in each runtime."""
+"""What a promotion rests on, from the measurement to the report, on a deployed stack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+from conftest import in_docker
 from support.workspace import Workspace
 
 # Long enough that a sample is still of use when a busy machine has started a playbook.
@@ -24,6 +25,7 @@ def set_window(workspace: Workspace, before: float, after: float) -> None:
     path.write_text(text.replace(f"window_seconds: {before:g}\n", f"window_seconds: {after:g}\n"))
 
 
+@in_docker
 def test_a_busy_service_is_promoted_on_the_past_window(deployed: Workspace) -> None:
     """With users on it and somebody at the status, a promotion waits for nothing."""
     set_window(deployed, 2, WINDOW)

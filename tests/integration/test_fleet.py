@@ -67,6 +67,7 @@ PRETENDS = """---
       vars:
         record_event: "{{ operation_name }}"
         record_run_id: "{{ context_run.run_id }}"
+        record_fields: "{{ operation_outcome.fields }}"
         record_summary: "done  {{ inventory_hostname }}"
   rescue:
     - name: Note it
@@ -213,11 +214,31 @@ def test_a_host_that_is_lost_in_the_middle_of_a_batch(fleet: Fleet) -> None:
     assert fleet.record("deploy_run_failed")["hosts"]["lost"] == ["web1"]
 
 
-def test_a_batch_that_is_lost_as_a_whole_ends_the_run_and_is_told(fleet: Fleet) -> None:
-    ran = fleet.run(swiftdeploy_serial=1, lost=["web1"]).failed()
-    assert fleet.asked(ran, "deploy", 1, 1) == ["web4", "web1"]
-    assert "while: web1: " in fleet.record("deploy_run_interrupted")["reason"]
-    assert "recorded deploy_run_interrupted" in ran.text
+@pytest.mark.parametrize(
+    ("lost", "begun"),
+    [
+        # The first of two batches that Ansible does as one, and the last of three.
+        ("web4", ["web4"]),
+        ("web5", ["web4", "web1", "web2", "web3", "web5"]),
+    ],
+)
+def test_a_batch_that_is_lost_as_a_whole_is_no_end(fleet: Fleet, lost: str, begun: list[str]) -> None:
+    ran = fleet.run("-e", "on_failure=rollback", swiftdeploy_serial=1, lost=[lost]).failed()
+    assert ran.status == 4
+    assert fleet.asked(ran, "deploy", *[1] * len(begun)) == begun
+    back = sorted(set(begun) - {lost})
+    assert fleet.asked(ran, "rollback") == back
+    hosts = fleet.record("deploy_run_failed")["hosts"]
+    assert (hosts["lost"], sorted(hosts.get("rolled_back", []))) == ([lost], back)
+    assert "lost in the middle: " + lost in ran.out
+
+
+def test_a_run_that_ansible_ends_names_the_way_back(fleet: Fleet) -> None:
+    # They are the three batches that make the last one of Ansible's.
+    ran = fleet.run("-e", "max_fail=4", swiftdeploy_serial=1, lost=["web2", "web3", "web5"]).failed()
+    # Ansible lets nothing more be done, so that the way back is for a person.
+    assert fleet.record("deploy_run_interrupted")["hosts"] == {"changed": ["web4", "web1"]}
+    assert "next: ansible-playbook rollback.yml --limit web4,web1  takes them back" in ran.text
 
 
 def test_a_wrong_setting_is_refused_before_anything(fleet: Fleet) -> None:

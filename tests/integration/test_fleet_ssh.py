@@ -39,11 +39,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 def test_a_version_rolls_over_the_hosts_without_a_lost_request(fleet: Fleet, tmp_path: Path) -> None:
     assert set(fleet.serving().values()) == {"1.0.0 stable"}, "sent to hosts that had no image"
-    before = fleet.sent()
     with ExitStack() as stack:
         loads = {host.name: stack.enter_context(fleet.load(host, tmp_path, 300 * ROLLS, 20)) for host in fleet.hosts}
         for number in range(1, ROLLS):
             fleet.deploy(f"1.{number}.0", "-e", "swiftdeploy_serial=1").ok()
+        before = fleet.sent()
         ran = fleet.deploy("2.0.0", "-e", "swiftdeploy_serial=1").ok()
         results = {name: load.finish() for name, load in loads.items()}
     assert {name: result["failed"] for name, result in results.items()} == dict.fromkeys(results, 0), results

@@ -267,6 +267,18 @@ def test_a_threshold_edit_needs_no_restart_by_hand(stack: Workspace) -> None:
     }
 
 
+def test_what_somebody_changed_on_the_host_is_put_right(stack: Workspace) -> None:
+    installed = folder_of(stack) / "opa" / "policies"
+    stray = installed / "mine.rego"
+    before = {path: path.read_bytes() for path in installed.rglob("*") if path.is_file()}
+    limits = installed / "thresholds" / "data.yaml"
+    limits.write_text(limits.read_text().replace("disk_free_gb: {min: 2}", "disk_free_gb: {min: 0}"))
+    stray.write_text("package mine\n")
+    stack.play("deploy").ok()
+    assert {path: path.read_bytes() for path in installed.rglob("*") if path.is_file()} == before
+    assert stack.last("deploy")["policy"]["infrastructure"]["policy_revision"] == revision_of(stack)
+
+
 # --- from where it can be reached -----------------------------------------------------------------
 
 

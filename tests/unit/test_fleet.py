@@ -74,7 +74,28 @@ def test_every_host_is_in_one_batch(count: int, first: set[int], serial: list[An
     assert sorted(fleet.order(names(count), known)) == sorted(names(count))
 
 
+@pytest.mark.parametrize(
+    ("serial", "first", "joined"),
+    [
+        ("100%", (), [[6]]),
+        (3, (), [[3, 3]]),
+        (2, (), [[2, 2, 2]]),
+        (2, ("web4",), [[1, 2], [2, 1]]),
+        (1, (), [[1, 1], [1, 1], [1, 1]]),
+        (1, ("web4", "web5"), [[2, 1], [1, 1, 1]]),
+    ],
+)
+def test_no_batch_is_alone_in_one_of_ansibles(serial: Any, first: tuple[str, ...], joined: list[list[int]]) -> None:
+    known = run(6, first=first, serial=serial)
+    assert fleet.joined(list(known), known) == joined
+    assert fleet.serial(list(known), known) == [sum(group) for group in joined]
+    places = fleet.places(list(known), known)
+    assert list(places) == fleet.order(list(known), known)
+    assert list(places.values()) == [place for group in joined for place, size in enumerate(group) for _ in range(size)]
+
+
 def test_a_play_that_was_not_asked_yet_has_plain_batches() -> None:
+    assert fleet.serial(["a", "b"], {}) == [2]
     assert fleet.order(["a", "b"], {}) == ["a", "b"]
     assert fleet.batches(["a", "b"], {}) == [2]
     assert fleet.batches([], {}) == [1]

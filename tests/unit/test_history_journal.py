@@ -327,6 +327,33 @@ def test_a_run_that_ends_with_a_lost_batch_is_told_with_where_it_was(tmp_path: P
     assert (record["event"], record["host"], record["run_id"]) == ("deploy_run_interrupted", "*", "r1")
     assert "while: web2: Move the traffic" in record["reason"]
     assert watch.notices[0].startswith("*: recorded deploy_run_interrupted of ada@control1")
+    assert "hosts" not in record, "nothing had changed"
+
+
+def test_a_run_that_ends_with_a_lost_batch_names_what_it_has_changed(tmp_path: Path) -> None:
+    watch = recorder(tmp_path, alive())
+    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+
+    def ended(host: str, event: str, changed: bool) -> None:
+        told = {"event": event, "run_id": "r1", "host": host, "changed": changed}
+        watch.observe(host, {"swiftdeploy_event": told}, True)
+
+    for host in ("web1", "web2", "web3"):
+        ended(host, "deploy", host != "web2")
+    ended("web4", "deploy_failed", True)
+    watch.close("the run ended")
+    assert records(tmp_path)[-1]["hosts"] == {"changed": ["web1", "web3"]}
+    assert watch.notices[0].endswith("  next: ansible-playbook rollback.yml --limit web1,web3  takes them back")
+
+
+def test_a_host_that_is_back_does_not_count_as_changed(tmp_path: Path) -> None:
+    watch = recorder(tmp_path, alive())
+    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    for event in ("promote", "rollback"):
+        told = {"event": event, "run_id": "r1", "host": "web1", "changed": True}
+        watch.observe("web1", {"swiftdeploy_event": told}, True)
+    watch.close("the run ended")
+    assert "hosts" not in records(tmp_path)[-1]
 
 
 def test_a_host_does_not_speak_for_the_whole_run(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +12,11 @@ import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
+from support.plugin import load
 from support.workspace import REPOSITORY
 from unit.test_image_archives import ID, save
 
-
-def load_plugin() -> Any:
-    path = REPOSITORY / "action_plugins" / "swiftdeploy_images.py"
-    spec = importlib.util.spec_from_file_location("swiftdeploy_images_action", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plugin = load_plugin()
+plugin = load("action_plugins", "swiftdeploy_images")
 
 
 class Controller:
@@ -144,3 +133,49 @@ def test_a_login_that_is_not_set_is_named(controller: Controller, monkeypatch: p
     ):
         controller.run(login=LOGIN)
     assert controller.asked == []
+
+
+def inputs() -> str:
+    """What the bundled service would be built from now."""
+    parts = plugin.image_recipes.Parts(
+        dockerfiles=REPOSITORY / "roles" / "images" / "files",
+        service=REPOSITORY / "service",
+        opa_binary=None,
+        bundled_repository="swift-deploy-1-node",
+        source="auto",
+        opa_later=False,
+    )
+    return str(plugin.image_recipes.recipes(parts, {"service": OURS})["service"]["inputs"])
+
+
+OURS = "swift-deploy-1-node:latest"
+
+
+@pytest.mark.parametrize(
+    ("label", "asks"), [(inputs(), 0), (None, 0), ("of-another-service", 1)], ids=["built", "pulled", "outdated"]
+)
+def test_a_host_that_was_seen_to_have_the_images_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: Any, asks: int
+) -> None:
+    monkeypatch.setattr(ActionBase, "run", lambda *_words, **_more: {})
+    controller = Controller(tmp_path, [answer(False)])
+    names = {"service": OURS, "nginx": "nginx:1.29"}
+    seen = {OURS: {"id": "sha256:1", "label": label}, "nginx:1.29": {"id": "sha256:2", "label": None}}
+    result = controller.run(images=names, archive_dir="", seen=seen)
+    assert len(controller.asked) == asks
+    if not asks:
+        assert not result["changed"]
+        assert result["images"]["service"] == {"name": OURS, "id": "sha256:1", "source": "present", "changed": False}
+
+
+def test_a_host_of_which_one_image_was_not_seen_is_asked(controller: Controller) -> None:
+    seen = {"shop:2": {"id": "sha256:1", "label": None}}
+    controller.run(images={"service": "shop:2", "nginx": "nginx:1.29"}, seen=seen)
+    assert controller.asked
+    assert "seen" not in controller.asked[0]
+
+
+@pytest.mark.parametrize(("found", "asks"), [(ID, False), ("sha256:other", True)])
+def test_an_image_that_is_another_than_the_archives_is_sent(controller: Controller, found: str, asks: bool) -> None:
+    controller.run(source="archive", seen={"shop:2": {"id": found, "label": None}})
+    assert bool(controller.asked) is asks

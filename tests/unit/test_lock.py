@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support import plugin
 from swiftdeploy import context
 from swiftdeploy_target import lock
 
@@ -34,6 +35,24 @@ def test_one_run_holds_it_and_gives_it_back(tmp_path: Path) -> None:
     assert not lock.release(tmp_path, "b")
     assert lock.release(tmp_path, "a")
     assert lock.acquire(tmp_path, claim("b")) is None
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_shell_alone_gives_it_back(tmp_path: Path, shell: str) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+
+    freeing = plugin.load("action_plugins", "swiftdeploy_stack").freeing
+
+    def free(run: str) -> int:
+        return subprocess.run([shell, "-c", freeing(str(folder), run)], check=False).returncode
+
+    assert free("a") == 0
+    lock.acquire(folder, claim("a"))
+    assert free("b") == 0
+    assert lock.holder(folder) == claim("a")
+    assert free("a") == 0
+    assert lock.holder(folder) is None
 
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:

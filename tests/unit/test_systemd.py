@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ def test_a_unit_that_has_failed_is_started_anew(tmp_path: Path, monkeypatch: pyt
 )
 def test_a_program_that_ends_again_and_again_does_not_count_as_running(block: dict[str, str], state: int) -> None:
     assert systemd.state_of(block, 100.0) == state
+
+
+def test_a_program_that_was_just_started_again_has_its_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    since = int(time.monotonic() * 1e6)
+    block = f"Id=swiftdeploy-opa@app.service\nActiveState=active\nNRestarts=1\nActiveEnterTimestampMonotonic={since}\n"
+    monkeypatch.setattr(systemd, "run", lambda _words: Finished(0, f"{block}MainPID=7\n", ""))
+    process = runtime.make(
+        {"runtime": "process", "supervisor": "systemd", "stack_dir": str(tmp_path / "app"), "service": "app"}
+    )
+    assert (process.running(), process.alive()) == ({"opa": False}, {"opa": True})
 
 
 @pytest.mark.parametrize(
