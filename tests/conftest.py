@@ -26,6 +26,7 @@ LONG = (
     "test_wrong_order",
     "test_walk",
     "test_status_live",
+    "test_no_lost_request",
 )
 
 

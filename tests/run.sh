@@ -43,8 +43,9 @@ part "real programs"
 # In the order of tests/conftest.py: the longest files first.
 python -m pytest tests/fault tests/integration tests/load/test_wrong_order.py -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 --junitxml "$reports/integration.xml" || status=1
 part load
-# Apart, as other tests would take the time of the load, one load for each core. Where requests are to be lost, they may.
-python -m pytest tests/load --ignore tests/load/test_wrong_order.py -q -n 2 --dist load --maxschedchunk 1 --durations 5 \
+# Apart, as other tests would take the time of the load. loadgroup deals the tests out in turn, so that the two long ones, which
+# come first, are one for each core. Where requests are to be lost, they may.
+python -m pytest tests/load --ignore tests/load/test_wrong_order.py -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 5 \
     --junitxml "$reports/load.xml" || status=1
 python tests/support/count.py "$reports"/*.xml || status=1
 echo "make test took $(($(date +%s) - started)) s"

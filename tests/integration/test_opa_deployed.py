@@ -267,15 +267,20 @@ def test_a_threshold_edit_needs_no_restart_by_hand(stack: Workspace) -> None:
     }
 
 
-def test_what_somebody_changed_on_the_host_is_put_right(stack: Workspace) -> None:
-    installed = folder_of(stack) / "opa" / "policies"
-    stray = installed / "mine.rego"
-    before = {path: path.read_bytes() for path in installed.rglob("*") if path.is_file()}
-    limits = installed / "thresholds" / "data.yaml"
-    limits.write_text(limits.read_text().replace("disk_free_gb: {min: 2}", "disk_free_gb: {min: 0}"))
-    stray.write_text("package mine\n")
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path below ``folder`` of each file to what is in it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_somebody_changed_on_the_host_is_put_right(stack: Workspace, tmp_path: Path) -> None:
     stack.play("deploy").ok()
-    assert {path: path.read_bytes() for path in installed.rglob("*") if path.is_file()} == before
+    write_bundle(stack.folder / "policies", tmp_path)
+    installed = folder_of(stack) / "opa" / "policies"
+    assert contents(installed) == contents(tmp_path)
+    (installed / "thresholds" / "data.yaml").write_text("infrastructure: {}\n")
+    (installed / "mine.rego").write_text("package mine\n")
+    stack.play("deploy").ok()
+    assert contents(installed) == contents(tmp_path)
     assert stack.last("deploy")["policy"]["infrastructure"]["policy_revision"] == revision_of(stack)
 
 
