@@ -27,6 +27,17 @@ PREFIX = f"sdtest-{secrets.token_hex(3)}"
 # A registry nobody listens on: refused at once, on any machine.
 NO_REGISTRY = "127.0.0.1:9"
 
+# What the role builds where no registry has a base.
+OWN_BASE = "swiftdeploy/python:3.13"
+# What a health check would compile.
+UNCOMPILED = """
+import os, sys, swift_service.healthcheck
+for module in list(sys.modules.values()):
+    path = module.__spec__ and module.__spec__.has_location and module.__spec__.cached
+    if path and not os.path.exists(path):
+        print(path)
+"""
+
 pytestmark = pytest.mark.docker
 
 PLAY = """
@@ -323,9 +334,13 @@ def test_a_registry_that_takes_the_connection_and_says_nothing_is_given_up(role:
 
 @pytest.mark.slow
 def test_the_bundled_service_is_built_small_and_runs_hardened(role: Role) -> None:
-    name = f"{PREFIX}-bundled:1"
+    name, base = f"{PREFIX}-bundled:1", f"{PREFIX}-base:1"
+    # As python:3.13-slim is: nothing is compiled in it.
+    bare = f"FROM {OWN_BASE}\nRUN find / -xdev -name '*.pyc' -exec rm {{}} +\n"
+    subprocess.run(["docker", "build", "--tag", base, "-"], input=bare, capture_output=True, text=True, check=True)
     changes = {
         "images_service": name,
+        "images_base": base,
         "images_source": "build",
         "images_service_context": str(REPOSITORY / "service"),
         "images_nginx": f"swiftdeploy/nginx:1.31.3-{PREFIX}",
@@ -338,6 +353,7 @@ def test_the_bundled_service_is_built_small_and_runs_hardened(role: Role) -> Non
         waited = 'until [ "$(docker inspect -f "{{.State.Health.Status}}" "$0")" = healthy ]; do sleep 0.1; done'
         subprocess.run(["sh", "-c", waited, PREFIX], timeout=60, check=True)
         assert "uid=65532" in docker("exec", PREFIX, "id")
+        assert docker("exec", PREFIX, "python3", "-c", UNCOMPILED).splitlines() == []
     finally:
         docker("rm", "--force", PREFIX)
     assert role.run(**changes)["changed"] is False
