@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.kill import stack
 from support.workspace import REPOSITORY, Workspace
 
 # Files of minutes, the longest first. With workers that take file by file they begin first, so that all end together.
@@ -67,8 +68,7 @@ def make_workspace(tmp_path: Path, parts_dir: Path) -> Iterator[Callable[[str], 
     for workspace in made:
         # Whatever a stack consists of, its folder is there first.
         if (workspace.folder / ".swiftdeploy").exists():
-            workspace.write_manifest()
-            workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+            stack.discard(workspace)
 
 
 RUNTIMES = [pytest.param("process", id="process"), pytest.param("docker", id="docker", marks=pytest.mark.docker)]
@@ -92,8 +92,7 @@ def shared_workspace(
     workspace = Workspace(tmp_path_factory.mktemp("shared") / "clone", request.param)
     workspace.extra["parts_dir"] = str(parts_dir)
     yield workspace
-    workspace.write_manifest()
-    workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+    stack.discard(workspace)
 
 
 @pytest.fixture

@@ -76,8 +76,7 @@ def target(
     workspace = Workspace(tmp_path_factory.mktemp("struck") / "clone", request.param)
     workspace.extra["parts_dir"] = str(parts_dir)
     yield Struck(workspace)
-    workspace.write_manifest()
-    workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+    stack.discard(workspace)
 
 
 def strike(target: Struck, point: Point, operation: str) -> tuple[Release, Point, Ran, bool]:

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import RUNTIMES
 from load.stack import Stack
+from support.kill.stack import discard
 from support.workspace import Workspace
 
 
@@ -19,6 +20,5 @@ def stack(request: pytest.FixtureRequest, tmp_path: Path, parts_dir: Path) -> It
     workspace.extra["parts_dir"] = str(parts_dir)
     made = Stack(workspace)
     yield made
-    workspace.write_manifest()
-    workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+    discard(workspace)
     made.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -138,10 +139,7 @@ def inconsistencies(workspace: Workspace, release: Release) -> list[str]:
     return problems
 
 
-def power_off(workspace: Workspace) -> None:
-    """SIGKILL to everything of the stack, as a power cut does; the manager first, which would start the rest again."""
-    everything = process_ids(workspace)
-    assert everything
+def _kill(workspace: Workspace, everything: set[int]) -> None:
     for pid in sorted(everything):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
@@ -149,3 +147,27 @@ def power_off(workspace: Workspace) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not process_ids(workspace), "the whole stack to be gone")
+
+
+def power_off(workspace: Workspace) -> None:
+    """SIGKILL to everything of the stack, as a power cut does; the manager first, which would start the rest again."""
+    everything = process_ids(workspace)
+    assert everything
+    _kill(workspace, everything)
+
+
+def discard(workspace: Workspace) -> None:
+    """Take everything of the stack away, however a test has left it, in a tenth of the time of a teardown."""
+    if workspace.runtime == "docker":
+        for kind, every, force in (
+            ("container", ["--all"], ["--force", "--volumes"]),
+            ("network", [], []),
+            ("volume", [], []),
+        ):
+            found = _docker(kind, "ls", *every, "--quiet", "--filter", f"name={workspace.name}")
+            if found:
+                _docker(kind, "rm", *force, *found)
+    _kill(workspace, process_ids(workspace))
+    for left in (".swiftdeploy", "generated"):
+        # What a container's own user has written, another user cannot always remove.
+        shutil.rmtree(workspace.folder / left, ignore_errors=True)
