@@ -127,6 +127,10 @@ class Workspace:
 
     def write_manifest(self, version: str = "1.0.0", mode: str = "stable", **changes: str) -> None:
         """The manifest of this workspace; ``changes`` are extra lines by top-level key."""
+        services = changes.get("services", "").splitlines()
+        if not any("healthcheck:" in line for line in services):
+            # Each check is a program that the engine starts in the container: a tenth of a core for each slot at 1 s.
+            services.append("  healthcheck: {interval: 5s}")
         lines = [
             "# a comment of the user",
             "services:",
@@ -136,7 +140,7 @@ class Workspace:
             f'  version: "{version}"  # the version',
             f"  mode: {mode}",
             f"  log_volume: {self.name}-logs",
-            *changes.get("services", "").splitlines(),
+            *services,
             "nginx:",
             "  image: nginx:1.31.3",
             f"  port: {self.port}",
