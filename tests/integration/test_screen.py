@@ -155,7 +155,6 @@ def test_it_can_be_turned_off(project: Project) -> None:
 
 def test_a_deploy_in_a_terminal(make_workspace: Callable[[str], Workspace]) -> None:
     workspace = make_workspace("process")
-    path = workspace.folder / "manifest.yaml"
     extra = {"swiftdeploy_runtime": "process", "parts_cache_dir": str(CACHE / "parts"), **workspace.extra}
 
     def deploy() -> list[str]:
@@ -172,7 +171,7 @@ def test_a_deploy_in_a_terminal(make_workspace: Callable[[str], Workspace]) -> N
     # A tick, the host, what was done, how long; a long one goes on below. Nothing of a bar is left.
     assert all(re.match(r"✓ localhost  .*  +[\d.]+ (s|min.*)$| {13}\S", line) for line in steps), steps
 
-    path.write_text(path.read_text().replace("  mode: stable", "  healthcheck: {path: /nope, start_timeout: 2}"))
+    workspace.write_manifest(services="  healthcheck: {path: /nope, start_timeout: 2}")
     lines = deploy()
     (cross,) = [line for line in lines if line.startswith("✗")]
     assert re.fullmatch(r"✗ localhost  Start the release and wait until it is healthy +[\d. mins]+", cross)
@@ -181,7 +180,7 @@ def test_a_deploy_in_a_terminal(make_workspace: Callable[[str], Workspace]) -> N
     assert len([line for line in lines if "FAILED" in line]) == 1
     assert any("next: ansible-playbook status.yml" in line for line in after)
 
-    path.write_text(path.read_text().replace("start_timeout: 2", "start_timeout: soon"))
+    workspace.write_manifest(services="  healthcheck: {path: /nope, start_timeout: soon}")
     cross, reason, *_more, advice = deploy()
     assert cross.startswith("✗ localhost  Load the manifest")
     assert reason.startswith("FAILED  localhost  manifest.yaml:")
