@@ -41,10 +41,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             workspace = Workspace(Path(folder) / "clone", runtime)
             try:
-                for interval in ("1s", "5s"):
-                    workspace.write_manifest(services=f"  healthcheck: {{interval: {interval}}}")
+                for seconds in (1, 5):
+                    workspace.check_seconds = seconds
+                    workspace.write_manifest()
                     workspace.play("deploy").ok()
-                    print(f"| {runtime} | {interval} | {percent():.1f} |")
+                    print(f"| {runtime} | {seconds} s | {percent():.1f} |")
             finally:
                 discard(workspace)
 

@@ -74,7 +74,7 @@ def main() -> None:
     sides: dict[str, list[Took]] = {}
     with tempfile.TemporaryDirectory(prefix="sdbench-") as place:
         for runtime in ("docker", "process"):
-            workspace = Workspace(Path(place) / runtime, runtime)
+            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1)
             workspace.extra["parts_dir"] = str(Path(place) / "parts")
             try:
                 workspace.play("deploy").ok()
