@@ -80,10 +80,11 @@ def target(
     stack.discard(workspace)
 
 
-def strike(target: Struck, point: Point, operation: str) -> tuple[Release, Point, Ran, bool]:
+def strike(target: Struck, point: Point, operation: str, serves: bool) -> tuple[Release, Point, Ran, bool]:
     """Strike; again, earlier in the module's life, when the module was quicker than the strike.
 
-    The last of what is returned: whether the history must tell of the interruption.
+    ``serves``: something serves before. Else all is taken away once more, as the deploy that was not struck has made
+    the next one another. The last of what is returned: whether the history must tell of the interruption.
     """
     while True:
         asked = target.ask_for(operation)
@@ -93,6 +94,8 @@ def strike(target: Struck, point: Point, operation: str) -> tuple[Release, Point
             # A run whose module was killed goes on and records that it failed.
             return asked, point, ran, point.way != "module" and runs.interrupted(names)
         assert point.after > 0, f"task {point.task} could not be struck"
+        if not serves:
+            target.fresh()
         point = Point(point.task, point.way, point.after / 2 if point.after > 0.05 else 0.0)
 
 
@@ -159,14 +162,14 @@ def suffer(target: Struck, point: Point, operation: str, serves: bool) -> dict[s
     if serves:
         old = stack.serving(workspace)
         with Prober(workspace.url) as prober:
-            asked, point, ran, told = strike(target, point, operation)
+            asked, point, ran, told = strike(target, point, operation, serves)
             served = stack.serving(workspace)
             problems += repaired(target, asked, operation, point, told, settle)
         # Strikes that came too late brought the versions between.
         between = {(f"{number}.0.0", asked[1]) for number in range(int(old[0].split(".")[0]) + 1, target.version + 1)}
         problems += prober.problems({old, *between})
     else:
-        asked, point, ran, told = strike(target, point, operation)
+        asked, point, ran, told = strike(target, point, operation, serves)
         problems += repaired(target, asked, operation, point, told, settle)
     return {
         "runtime": workspace.runtime,
@@ -220,6 +223,9 @@ sample_in_process = pytest.mark.parametrize("target", RUNTIMES[:1] if IS_SAMPLE 
 
 @sample_in_process
 def test_a_first_deploy_that_is_killed_is_made_good_by_the_next(target: Struck) -> None:
+    # The programs stay when the stack goes: those that are counted are the tasks of a deploy that finds them.
+    target.deployed()
+    target.fresh()
     target.ask_for("deploy", rise=False)
     tasks = runs.counted(target.workspace, "deploy")
 
