@@ -15,7 +15,7 @@ from support.workspace import Workspace
 
 SECONDS = 30.0
 SETTLE_SECONDS = 5.0
-# Columns of /proc/stat (proc(5)): user, nice, system, irq, softirq; in ticks of 10 ms.
+# Columns of /proc/stat (proc(5)): user, nice, system, irq, softirq. At 100 ticks a second, ticks a second are percent.
 BUSY = (1, 2, 3, 6, 7)
 
 

@@ -7,14 +7,11 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from support.kill import runs, stack
 from support.kill.prober import Release
-from support.kill.watcher import parents
 from support.workspace import Ran, Workspace, wait_until
 
 SLOTS = {"blue", "green"}
@@ -68,12 +65,8 @@ def test_an_nginx_whose_master_was_killed_is_replaced(make_workspace: Callable[[
         workspace.play("deploy").ok()
         settled(workspace, ("2.0.0", "stable"))
     finally:
-        # What has lost its master is found by where it works.
-        for pid in parents():
-            with suppress(OSError):
-                here = Path(f"/proc/{pid}/cwd").readlink() == stack.folder(workspace)
-                if here and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: worker"):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in stack.masterless(workspace):
+            os.kill(pid, signal.SIGKILL)
 
 
 class Run:

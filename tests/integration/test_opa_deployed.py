@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from conftest import in_docker
 from support.opa_server import GOOD_FACTS, REFUSED, logged, write_bundle
 from support.workspace import REPOSITORY, Workspace, free_port, wait_until
 from swiftdeploy import policies
@@ -365,11 +366,6 @@ def ways_to_opa(stack: Workspace, name: str, *ports: int) -> set[str]:
     places = {"opa", "localhost", "host.docker.internal", name, *addresses(name), *outside_addresses()}
     places |= {address for program in ("nginx", "blue") for address in addresses(container(stack, program))}
     return {f"{place}:{port}" for place in places for port in ports}
-
-
-in_docker = pytest.mark.parametrize(
-    "shared_workspace", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True
-)
 
 
 @in_docker

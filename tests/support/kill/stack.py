@@ -139,21 +139,39 @@ def inconsistencies(workspace: Workspace, release: Release) -> list[str]:
     return problems
 
 
-def _kill(workspace: Workspace, everything: set[int]) -> None:
-    for pid in sorted(everything):
+def masterless(workspace: Workspace) -> set[int]:
+    """Workers of an nginx that has lost its master: nothing but where they work tells whose they are."""
+    found = set()
+    for pid in parents():
+        with suppress(OSError):
+            here = Path(f"/proc/{pid}/cwd").readlink() == folder(workspace)
+            if here and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: worker"):
+                found.add(pid)
+    return found
+
+
+def _kill(workspace: Workspace) -> None:
+    """SIGKILL to everything of the stack. It is stopped before, so that nothing is started again meanwhile."""
+
+    def everything() -> set[int]:
+        return process_ids(workspace) | masterless(workspace)
+
+    for pid in sorted(everything()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-    for pid in sorted(everything | process_ids(workspace)):
+    found, processes = everything(), parents()
+    # The manager last: the kernel wakes stopped processes whose parent dies, with a SIGHUP, and nginx would then start
+    # workers that nobody knows of (setpgid(2), orphaned process groups).
+    for pid in sorted(found, key=lambda pid: processes.get(pid) not in found):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not process_ids(workspace), "the whole stack to be gone")
+    wait_until(lambda: not everything(), "the whole stack to be gone")
 
 
 def power_off(workspace: Workspace) -> None:
-    """SIGKILL to everything of the stack, as a power cut does; the manager first, which would start the rest again."""
-    everything = process_ids(workspace)
-    assert everything
-    _kill(workspace, everything)
+    """SIGKILL to everything of the stack, as a power cut does."""
+    assert process_ids(workspace)
+    _kill(workspace)
 
 
 def discard(workspace: Workspace) -> None:
@@ -167,7 +185,7 @@ def discard(workspace: Workspace) -> None:
             found = _docker(kind, "ls", *every, "--quiet", "--filter", f"name={workspace.name}")
             if found:
                 _docker(kind, "rm", *force, *found)
-    _kill(workspace, process_ids(workspace))
+    _kill(workspace)
     for left in (".swiftdeploy", "generated"):
         # What a container's own user has written, another user cannot always remove.
         shutil.rmtree(workspace.folder / left, ignore_errors=True)
