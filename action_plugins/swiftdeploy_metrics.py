@@ -35,6 +35,11 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args}
         names = arguments.pop("names", None) or {}
         try:
+            # What a slot's metrics are called is read on the controller.
+            self._own_names = {str(one["slot"]): one["names"] for one in arguments["slots"] if one.get("names")}
+            arguments["slots"] = [
+                {key: value for key, value in one.items() if key != "names"} for one in arguments["slots"]
+            ]
             exclude = evidence.excluded(names, arguments.get("exclude_paths") or ())
             first = arguments.get("first_samples") or []
             # The host needs to know when they were taken, not what they say.
@@ -73,6 +78,7 @@ class ActionModule(ActionBase):
             proxy=result["proxy"],
             probes=result["probes"],
             first_sample=result["first_sample"],
+            own_names=self._own_names,
         )
         return {
             "changed": False,

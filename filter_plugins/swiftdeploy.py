@@ -72,6 +72,18 @@ def sd_walk(
         return {"problem": str(error)}
 
 
+def sd_plan(
+    observed: dict[str, Any], spec: dict[str, Any], time: str, weight: int, manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Where a release goes and what has to be done for it; its own settings of nginx are those of ``manifest``."""
+    return release.plan(observed, spec, time, weight, release.proxy_of(manifest))
+
+
+def sd_metrics_path(spec: dict[str, Any], otherwise: str) -> str:
+    """Where the release of ``spec`` shows its metrics; ``otherwise`` where its record does not say."""
+    return str((spec.get("metrics") or {}).get("path") or otherwise)
+
+
 def sd_timings(result: dict[str, Any]) -> dict[str, float]:
     """What a module says of its times: the keys that end with _s."""
     return {key: value for key, value in result.items() if key.endswith("_s") and isinstance(value, int | float)}
@@ -153,12 +165,13 @@ class FilterModule:
             "sd_hash": rendering.content_hash,
             "sd_stamp": rendering.stamp,
             "sd_spec": release.make_spec,
-            "sd_release": release.make_release,
+            "sd_as_released": release.as_released,
+            "sd_served": release.served,
             "sd_same_code": release.same_code,
             "sd_drift": release.drift,
             "sd_environment": release.environment_of,
             "sd_last_good": host_state.last_good,
-            "sd_plan": release.plan,
+            "sd_plan": sd_plan,
             "sd_policy_files": sd_policy_files,
             "sd_policy_revision": policies.revision,
             "sd_loaded_url": policies.loaded_url,
@@ -172,6 +185,7 @@ class FilterModule:
             "sd_addressed": release.addressed,
             "sd_walk": sd_walk,
             "sd_timings": sd_timings,
+            "sd_metrics_path": sd_metrics_path,
             "sd_measurement": measurement.arguments,
             "sd_samples": measurement.kept,
             "sd_measured": measurement.told,

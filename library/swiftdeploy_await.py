@@ -74,6 +74,7 @@ gateway:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.health import await_program, complaint
 from ansible.module_utils.swiftdeploy_target.runtime import make
+from ansible.module_utils.swiftdeploy_target.state import StateError
 
 
 def main() -> None:
@@ -92,11 +93,14 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, seconds=0.0)
     params = module.params
-    runtime = make(params["stack"])
+    try:
+        runtime = make(params["stack"])
+    except StateError as error:
+        module.fail_json(msg=str(error))
     result = await_program(
         runtime,
         params["program"],
-        params["stack"],
+        params["stack"]["health"],
         timeout=params["timeout"],
         interval=params["interval"],
         url=params["url"],

@@ -44,6 +44,9 @@ options:
         type: list
         elements: str
         default: []
+      names:
+        description: What its metrics are called, instead of O(names).
+        type: dict
   window_seconds:
     description:
       - Seconds between the two scrapes. V(0) takes one scrape; with O(first_samples) that is the second one.

@@ -85,8 +85,8 @@ options:
     default: []
   in_progress:
     description:
-      - Where the slot of O(stop) tells how many requests it is working on. It is waited for that as well; a slot that
-        does not tell is stopped once nginx is done with it.
+      - Where the slot of O(stop) tells how many requests it is working on, unless its release was started with other
+        names. It is waited for that as well; a slot that does not tell is stopped once nginx is done with it.
     type: dict
     suboptions:
       path:
@@ -207,8 +207,11 @@ def idle(runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> bool
     if address is None:
         return drained
     # nginx is done with it; the service may not be, with what a client no longer waits for.
+    options = params["stack"]
+    held = state.load(Path(options["stack_dir"]), options["service"])["slots"][params["stop"]]
     gauge = params["in_progress"]
-    told = inflight.wait_idle(address, gauge["path"], gauge["metric"], deadline)
+    metrics = state.metrics_of(held, {"path": gauge["path"], "in_progress": gauge["metric"]})
+    told = inflight.wait_idle(address, metrics["path"], metrics["in_progress"], deadline)
     return drained and told["idle"] is not False
 
 
@@ -306,8 +309,8 @@ def main() -> None:
     options = params["stack"]
     stack_dir = Path(options["stack_dir"])
     path = stack_dir / "config" / routing.CONFIG_NAME
-    runtime = make(options)
     try:
+        runtime = make(options)
         before = read_bytes(path) or b""
         serving = routing.loaded(options["base_url"])
         settled = serving is not None and serving["config"] == params["config_hash"]

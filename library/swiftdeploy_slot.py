@@ -148,19 +148,24 @@ def present_state(options: Dict[str, Any]) -> state.State:
 
 def start(runtime: Runtime, params: Dict[str, Any], writes: List[Write]) -> Dict[str, Any]:
     """Start the release and wait for its health. Raises NotStartedError."""
-    options, slot = params["stack"], params["slot"]
+    options, slot, release = params["stack"], params["slot"], params["release"]
     stack_dir = Path(options["stack_dir"])
-    if params["fresh"]:
-        current = present_state(options)
-        release = {**params["release"], "outcome": "starting"}
-        slots = {**current["slots"], slot: release}
+    current = present_state(options)
+    # One that is started again may have had to leave its port.
+    if params["fresh"] or current["slots"][slot] != release:
+        written = {**release, "outcome": "starting"} if params["fresh"] else release
+        slots = {**current["slots"], slot: written}
         state.save(stack_dir, {**current, "runtime": options["runtime"], "slots": slots})
+    runtime.ports[slot] = int(release["port"])
+    health_question = state.health_of(release, options["health"])
     began = time.monotonic()
     try:
         install(writes)
         runtime.start(slot, params["fresh"])
         started = time.monotonic()
-        seen = health.await_program(runtime, slot, options, timeout=params["timeout"], interval=params["interval"])
+        seen = health.await_program(
+            runtime, slot, health_question, timeout=params["timeout"], interval=params["interval"]
+        )
         if not seen["ok"]:
             raise NotStartedError(health.complaint(runtime, slot, seen, params["lines"]))
     except (RuntimeFaultError, OSError, NotStartedError) as error:
@@ -214,8 +219,8 @@ def main() -> None:
     params: Dict[str, Any] = module.params
     options, slot = params["stack"], params["slot"]
     stack_dir = Path(options["stack_dir"])
-    runtime = make(options)
     try:
+        runtime = make(options)
         if params["state"] == "stopped":
             if module.check_mode:
                 module.exit_json(changed=bool(runtime.running().get(slot)))

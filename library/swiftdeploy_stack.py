@@ -59,7 +59,9 @@ options:
     choices: [auto, supervisord, systemd]
     default: auto
   port:
-    description: Port of the service inside the stack. Needed with O(state=observed).
+    description:
+      - Port of the service inside the stack. Needed with O(state=observed). In the process runtime the next release
+        gets the first free one from there on; a release that runs has the port of its record.
     type: int
   nginx_port:
     description: Published port. Needed with O(state=observed).
@@ -77,14 +79,11 @@ options:
     description: Whether nginx speaks TLS on its port.
     type: bool
     default: false
-  health_path:
-    description: Path that answers 2xx when the service is healthy.
-    type: str
-    default: /healthz
-  health_timeout:
-    description: Seconds that one health question may take.
-    type: float
-    default: 2.0
+  health:
+    description:
+      - C(services.healthcheck) of the manifest. A release that runs is asked as it was when it was started.
+    type: dict
+    default: {path: /healthz, timeout: 2.0}
   survey:
     description:
       - What later tasks would each start Python on the host for, see RV(surveyed).
@@ -157,7 +156,6 @@ options:
     socket: /home/deploy/.swiftdeploy/app/run/supervisor.sock
     project: swiftdeploy-app
     service: app
-    port: 3000
     nginx_image: nginx:1.29
     nginx: null
     nginx_version: null
@@ -167,8 +165,7 @@ options:
     run_id: 5f3c1c8e-4b0a-5c83-9a5f-0f3c5f6f2f11
     slot_ports: {blue: 3000, green: 3001}
     base_url: http://127.0.0.1:8080
-    health_path: /healthz
-    health_timeout: 2.0
+    health: {path: /healthz, timeout: 2.0}
     engine_root: ""
 runtime_reason:
   description: Why this runtime was chosen, in words.
@@ -190,7 +187,8 @@ observed:
     free: {description: Slot that the next release goes to., type: str}
     serving: {description: What nginx says of its loaded configuration., type: dict}
     running: {description: Programs of the stack and whether they run., type: dict}
-    slots: {description: Each slot's health and address and release., type: dict}
+    slots: {description: Each slot's health and address and port and release., type: dict}
+    next_port: {description: Port of the next release., type: int}
     gateway: {description: Address under which nginx sees this host., type: str}
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
@@ -220,13 +218,14 @@ problems:
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import lock, release_log, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.parts import WISH
+from ansible.module_utils.swiftdeploy_target.ports import port_free
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import Supervisor, marked_processes, socket_path
 from ansible.module_utils.swiftdeploy_target.survey import survey
@@ -234,9 +233,11 @@ from ansible.module_utils.swiftdeploy_target.systemd import Systemd, choose, ins
 
 
 def build_options(
-    params: Dict[str, Any], stack_dir: Path, runtime: str, programs: Dict[str, str], engine_root: str
+    params: Dict[str, Any], stack_dir: Path, runtime: str, remembered: state.State, engine_root: str
 ) -> Dict[str, Any]:
     """The stack options that every other module takes."""
+    programs = remembered["programs"] or {}
+    own_ports = {params["nginx_port"], params["opa_port"]}
     scheme = "https" if params["tls"] else "http"
     return {
         "runtime": runtime,
@@ -244,7 +245,6 @@ def build_options(
         "socket": str(socket_path(stack_dir)),
         "project": f"swiftdeploy-{params['service']}",
         "service": params["service"],
-        "port": params["port"],
         "nginx_image": params["nginx_image"],
         "nginx": params["nginx"] or programs.get("nginx"),
         "nginx_version": programs.get("nginx_version"),
@@ -255,10 +255,13 @@ def build_options(
         "uid": os.geteuid(),
         "gid": os.getegid(),
         "run_id": (params["claim"] or {}).get("run_id"),
-        "slot_ports": looking.slot_ports(params["port"], [params["nginx_port"], params["opa_port"]]),
+        # Of what is in the slots; a slot without a release has the manifest's until one is started.
+        "slot_ports": {
+            **dict.fromkeys(state.SLOTS, params["port"]),
+            **looking.known_ports(remembered, runtime, own_ports),
+        },
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",
-        "health_path": params["health_path"],
-        "health_timeout": params["health_timeout"],
+        "health": params["health"],
         # Where the engine that runs the stack keeps its data; empty where none does.
         "engine_root": engine_root if runtime == "docker" else "",
     }
@@ -272,16 +275,11 @@ def port_problems(
         ("0.0.0.0", params["nginx_port"], "nginx.port", "nginx"),  # noqa: S104
         ("127.0.0.1", params["opa_port"], "opa.port", "opa"),
     ]
-    if options["runtime"] == "process":
-        wanted += [
-            ("127.0.0.1", port, f"the {slot} slot (from services.port)", slot)
-            for slot, port in options["slot_ports"].items()
-        ]
     stack_dir = Path(options["stack_dir"])
     ours_left = {pid for pid, _words in marked_processes(stack_dir)} if options["runtime"] == "process" else set()
     problems = []
     for address, port, key, program in wanted:
-        why = None if running.get(program) else looking.port_free(address, port)
+        why = None if running.get(program) else port_free(address, port)
         # One that was started again a moment ago did not run when it was looked at, and has its port now.
         if why is None or runtime.alive().get(program):
             continue
@@ -302,6 +300,29 @@ def port_problems(
     return problems
 
 
+def place(params: Dict[str, Any], options: Dict[str, Any], observed: Dict[str, Any]) -> None:
+    """Add ``next_port`` to ``observed``, and give a slot that is down another port where somebody has taken its own."""
+    if options["runtime"] == "docker":
+        observed["next_port"] = params["port"]
+        return
+    stack_dir = Path(options["stack_dir"])
+
+    def usable(port: int) -> bool:
+        return port_free("127.0.0.1", port) is None or looking.ours(port, stack_dir)
+
+    def another(slot: Optional[str]) -> int:
+        taken = {params["nginx_port"], params["opa_port"]}
+        taken |= {observed["slots"][slot]["port"]} if slot and observed["slots"][slot]["release"] else set()
+        # Where nothing is to be had the start of the release says so.
+        return looking.next_port(params["port"], taken, usable) or int(params["port"])
+
+    live = observed["live"]
+    for name, slot in observed["slots"].items():
+        if slot["release"] and not slot["running"] and not usable(slot["port"]):
+            slot["port"] = another(state.other(name))
+    observed["next_port"] = another(live)
+
+
 def parent(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     """What runs, or is to run, the processes of the process runtime; as ``systemd.choose``."""
     units = installed(stack_dir.parent)
@@ -319,7 +340,7 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     # The process runtime is asked for by name where Docker must not even be looked at.
     engine = detect_docker()
     choice = looking.choose_runtime(params["runtime"], remembered["runtime"], engine)
-    options = build_options(params, stack_dir, choice["runtime"], remembered["programs"] or {}, engine.root or "")
+    options = build_options(params, stack_dir, choice["runtime"], remembered, engine.root or "")
     if choice["runtime"] == "process":
         under = parent(params, stack_dir)
         options["supervisor"] = under["supervisor"]
@@ -328,6 +349,7 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     problems = [choice["problem"]] if choice["problem"] else []
     made = make(options)
     observed = looking.observe(made, stack_dir, options)
+    place(params, options, observed)
     if not choice["problem"]:
         problems += port_problems(params, options, made, observed["running"])
     return {
@@ -358,8 +380,7 @@ def main() -> None:
             "nginx_image": {"type": "str"},
             "nginx": {"type": "str"},
             "tls": {"type": "bool", "default": False},
-            "health_path": {"type": "str", "default": "/healthz"},
-            "health_timeout": {"type": "float", "default": 2.0},
+            "health": {"type": "dict", "default": {"path": "/healthz", "timeout": 2.0}},
             "survey": {
                 "type": "dict",
                 "options": {

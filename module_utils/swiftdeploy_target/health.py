@@ -23,7 +23,7 @@ def question(runtime: Runtime, program: str, url: Optional[str], health_path: st
 def await_program(
     runtime: Runtime,
     program: str,
-    options: Dict[str, Any],
+    health: Dict[str, Any],
     *,
     timeout: float,
     interval: float,
@@ -31,15 +31,15 @@ def await_program(
 ) -> Dict[str, Any]:
     """Ask until the answer is 2xx: {"ok", "seconds", "why"}. Gives up early when the program keeps ending.
 
-    ``options``: {"health_path", "health_timeout"}; ``url`` is asked instead of a slot's health path. Times in seconds.
+    ``health``: {"path", "timeout"}; ``url`` is asked instead of a slot's health path. Times in seconds.
     """
     started = time.monotonic()
     pause, why, last_seen = FIRST_INTERVAL, "it has no address", started
     while True:
-        asked = question(runtime, program, url, options["health_path"])
+        asked = question(runtime, program, url, health["path"])
         answer = None
         if asked is not None:
-            answer, why = try_get(asked, float(options["health_timeout"]))
+            answer, why = try_get(asked, float(health["timeout"]))
         now = time.monotonic()
         if answer is not None and 200 <= answer.status < 300:
             return {"ok": True, "seconds": round(now - started, 3), "why": ""}

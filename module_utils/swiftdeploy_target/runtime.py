@@ -13,7 +13,9 @@ import signal
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
+from . import state
 from .command import Finished, run
+from .ports import port_free
 from .state import SLOTS
 from .supervisor import Supervisor, SupervisorError, tail
 from .systemd import Systemd
@@ -67,9 +69,13 @@ class RuntimeFaultError(Exception):
 
 
 class Runtime:
-    """What the switch asks of a runtime. Addresses are ``host:port`` as reached from the host."""
+    """What the switch asks of a runtime. Addresses are ``host:port`` as reached from the host.
+
+    ``ports``: slot to the port that its release listens on, as its record says.
+    """
 
     name = ""
+    ports: Dict[str, int]
 
     def running(self) -> Dict[str, bool]:
         """Each known program and whether its process runs."""
@@ -83,9 +89,13 @@ class Runtime:
         """Where ``slot`` answers the host, None while it has no address."""
         raise NotImplementedError
 
+    def upstream_host(self, slot: str) -> str:
+        """Under which name or address nginx finds ``slot``."""
+        raise NotImplementedError
+
     def upstream(self, slot: str) -> str:
         """Where nginx finds ``slot``."""
-        raise NotImplementedError
+        return f"{self.upstream_host(slot)}:{self.ports[slot]}"
 
     def logs(self, program: str, lines: int) -> List[str]:
         """The last lines that a program printed."""
@@ -133,10 +143,10 @@ class DockerRuntime(Runtime):
 
     name = "docker"
 
-    def __init__(self, folder: Path, project: str, port: int, nginx_image: str) -> None:
+    def __init__(self, folder: Path, project: str, ports: Dict[str, int], nginx_image: str) -> None:
         self.folder = folder
         self.project = project
-        self.port = port
+        self.ports = ports
         self.nginx_image = nginx_image
         self._seen: Optional[Dict[str, Dict[str, Any]]] = None
 
@@ -170,10 +180,10 @@ class DockerRuntime(Runtime):
     def address(self, slot: str) -> Optional[str]:
         self.inspect(fresh=True)
         found = self._network(slot).get("IPAddress")
-        return f"{found}:{self.port}" if found else None
+        return f"{found}:{self.ports[slot]}" if found else None
 
-    def upstream(self, slot: str) -> str:
-        return f"{slot}:{self.port}"
+    def upstream_host(self, slot: str) -> str:
+        return slot
 
     def logs(self, program: str, lines: int) -> List[str]:
         done = run(["docker", "logs", "--tail", str(lines), self.container(program)])
@@ -292,8 +302,8 @@ class ProcessRuntime(Runtime):
     def address(self, slot: str) -> Optional[str]:
         return f"127.0.0.1:{self.ports[slot]}"
 
-    def upstream(self, slot: str) -> str:
-        return f"127.0.0.1:{self.ports[slot]}"
+    def upstream_host(self, slot: str) -> str:  # noqa: ARG002
+        return "127.0.0.1"
 
     def logs(self, program: str, lines: int) -> List[str]:
         # What nginx prints to its standard output is the access log.
@@ -347,6 +357,12 @@ class ProcessRuntime(Runtime):
             self.supervisor.load(slot)
             if fresh:
                 self.supervisor.stop(slot)
+            # Another program there would answer the question for the health of this one.
+            if not self.alive().get(slot) and port_free("127.0.0.1", self.ports[slot]):
+                raise RuntimeFaultError(
+                    f"port {self.ports[slot]} of 127.0.0.1, chosen for {slot}, was taken by another program meanwhile; "
+                    "the same command again takes another one"
+                )
             self.supervisor.run(slot)
         except SupervisorError as error:
             raise RuntimeFaultError(str(error)) from error
@@ -361,12 +377,13 @@ class ProcessRuntime(Runtime):
 def make(options: Dict[str, Any]) -> Runtime:
     """The runtime that a module's options name.
 
-    ``options``: {"runtime": "docker" | "process", "stack_dir", "project", "port", "nginx_image",
-    "slot_ports": {slot: port}, "nginx": path of the binary, "supervisord": path of the program,
-    "supervisor": "supervisord" | "systemd", "service"}.
+    ``options``: {"runtime": "docker" | "process", "stack_dir", "project", "nginx_image", "slot_ports": {slot: port},
+    "nginx": path of the binary, "supervisord": path of the program, "supervisor": "supervisord" | "systemd",
+    "service"}. What the host remembers of a slot goes before ``slot_ports``, which is older. Raises StateError.
     """
     folder = Path(options["stack_dir"])
+    seen = {slot: int(port) for slot, port in (options.get("slot_ports") or {}).items()}
+    ports = state.ports(state.load(folder, options["service"]), seen)
     if options["runtime"] == "docker":
-        return DockerRuntime(folder, options["project"], int(options["port"]), options["nginx_image"])
-    ports = {slot: int(port) for slot, port in (options.get("slot_ports") or {}).items()}
+        return DockerRuntime(folder, options["project"], ports, options["nginx_image"])
     return ProcessRuntime(folder, ports, options.get("nginx") or "nginx", parent_of(options))

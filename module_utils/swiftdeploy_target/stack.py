@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from . import routing, state
 from .http import try_get
 from .runtime import Engine, Runtime
+from .supervisor import marked_processes
 
 
 def choose_runtime(wanted: str, present: Optional[str], engine: Engine) -> Dict[str, Any]:
@@ -35,22 +35,33 @@ def choose_runtime(wanted: str, present: Optional[str], engine: Engine) -> Dict[
     return {"runtime": runtime, "reason": reason, "problem": problem}
 
 
-def slot_ports(port: int, taken: List[int]) -> Dict[str, int]:
-    """Loopback ports of the slots in the process runtime: the first two from ``port`` on not in ``taken``."""
-    free = [number for number in [*range(port, 65536), *range(port - 1, 1023, -1)] if number not in taken]
-    return dict(zip(state.SLOTS, free))
+def next_port(port: int, taken: Set[int], usable: Callable[[int], bool]) -> Optional[int]:
+    """Loopback port of a release that starts in the process runtime: the first from ``port`` on that can be had."""
+    return next((number for number in _candidates(port, taken) if usable(number)), None)
 
 
-def port_free(address: str, port: int) -> Optional[str]:
-    """None when ``address:port`` can be listened on, else why not."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            return "in use" if error.errno == errno.EADDRINUSE else str(error.strerror or error).lower()
-    return None
+def _candidates(port: int, taken: Set[int]) -> List[int]:
+    return [number for number in [*range(port, 65536), *range(port - 1, 1023, -1)] if number not in taken]
+
+
+def known_ports(remembered: Dict[str, Any], runtime: str, taken: Set[int]) -> Dict[str, int]:
+    """Slot to the port of the release in it. A record of an older version has none of its own: it was derived then."""
+    found = {}
+    for slot in state.SLOTS:
+        release = remembered["slots"].get(slot)
+        if release is None:
+            continue
+        port = int(release["spec"]["port"])
+        if runtime == "process":
+            port = dict(zip(state.SLOTS, _candidates(port, taken)))[slot]
+        found[slot] = port
+    return state.ports(remembered, found)
+
+
+def ours(port: int, stack_dir: Path) -> bool:
+    """Whether a program of the stack in ``stack_dir`` listens on ``port``, also one that has lost its parent."""
+    owners = listeners(port)
+    return bool(owners) and owners.keys() <= {pid for pid, _words in marked_processes(stack_dir)}
 
 
 def answers(address: str, port: int) -> bool:
@@ -100,10 +111,10 @@ def healthy(address: Optional[str], path: str, timeout: float) -> Optional[str]:
 def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[str, Any]:
     """The stack as it is. Reads only.
 
-    ``options``: {"service", "base_url", "health_path", "health_timeout"}. Answers {"state", "live", "free",
-    "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running", "healthy",
-    "problem", "address", "upstream", "release"}}, "gateway", "proxy", "images": {program: id}, "proxy_log",
-    "installed": compose folders}.
+    ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
+    "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
+    "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "gateway", "proxy",
+    "images": {program: id}, "proxy_log", "installed": compose folders}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
@@ -116,13 +127,16 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
     for slot in state.SLOTS:
         runs = running.get(slot, False)
         address = runtime.address(slot) if runs else None
-        problem = healthy(address, options["health_path"], options["health_timeout"]) if runs else "not running"
+        health = state.health_of(current["slots"][slot], options["health"])
+        problem = healthy(address, health["path"], float(health["timeout"])) if runs else "not running"
         slots[slot] = {
             "running": runs,
             "healthy": problem is None,
             "problem": problem,
             "address": address,
+            "upstream_host": runtime.upstream_host(slot),
             "upstream": runtime.upstream(slot),
+            "port": runtime.ports[slot],
             "release": current["slots"][slot],
         }
     return {

@@ -10,9 +10,12 @@ Shape (schema 1)::
      "last_stable": RELEASE | null,           # the last release that had all traffic in stable mode
      "releases": [RELEASE, ...]}              # the last KEPT_RELEASES that went live, oldest first
 
-    RELEASE = {"id", "version", "image", "mode", "spec", "spec_hash", "slot", "time", "outcome"}
+    RELEASE = {"id", "version", "image", "mode", "spec", "spec_hash", "slot", "time", "outcome",
+               "port",                        # where it listens: in its container, or on loopback
+               "proxy"}                       # the keys of the manifest's nginx that were its own
 
-``spec`` is all that is needed to start the release again; it holds no secret values.
+``spec`` is all that is needed to start the release again, with the question for its health and the names of its
+metrics; it holds no secret values. Records of older versions are without ``port``, ``proxy`` and ``spec.metrics``.
 """
 
 from __future__ import annotations
@@ -125,6 +128,24 @@ def without(state: State, slot: str) -> State:
 def _code(release: Release) -> Dict[str, Any]:
     """What a release is made of, whatever its mode."""
     return {key: value for key, value in release["spec"].items() if key != "mode"}
+
+
+def health_of(release: Optional[Release], otherwise: Dict[str, Any]) -> Dict[str, Any]:
+    """How the health of ``release`` is asked for: what it was started with; ``otherwise`` where there is none. Pure."""
+    own: Dict[str, Any] = (release or {}).get("spec", {}).get("healthcheck") or {}
+    return {**otherwise, **own}
+
+
+def metrics_of(release: Optional[Release], otherwise: Dict[str, Any]) -> Dict[str, Any]:
+    """Where ``release`` shows its metrics and what they are called; ``otherwise`` where it does not say. Pure."""
+    own: Dict[str, Any] = (release or {}).get("spec", {}).get("metrics") or {}
+    return {**otherwise, **own}
+
+
+def ports(state: State, otherwise: Dict[str, int]) -> Dict[str, int]:
+    """Slot to the port that its release was started with; ``otherwise`` where none is written down. Pure."""
+    held = {slot: (state["slots"].get(slot) or {}).get("port") for slot in SLOTS}
+    return {**otherwise, **{slot: int(port) for slot, port in held.items() if port}}
 
 
 def last_good(state: State) -> Optional[Release]:

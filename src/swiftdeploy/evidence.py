@@ -488,12 +488,19 @@ def records(
     proxy: Mapping[str, Any] | None = None,
     probes: Mapping[str, int] | None = None,
     first_sample: str | None = "taken",
+    own_names: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Slot to evidence record, for every slot of ``second``."""
+    """Slot to evidence record, for every slot of ``second``. A slot in ``own_names`` has other ``names``."""
     earlier = {str(one.get("slot")): one for one in first}
     return {
         str(one["slot"]): record(
-            earlier.get(str(one["slot"])), one, names, exclude, proxy=proxy, probes=probes, first_sample=first_sample
+            earlier.get(str(one["slot"])),
+            one,
+            (own_names or {}).get(str(one["slot"]), names),
+            exclude,
+            proxy=proxy,
+            probes=probes,
+            first_sample=first_sample,
         )
         for one in second
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from swiftdeploy_target import state
 from swiftdeploy_target.samples import FILE_NAME
 
 # Where a slot that has no address is asked: nothing answers there, and the evidence says so.
@@ -16,14 +17,20 @@ KEPT_WINDOWS = 2
 
 
 def arguments(manifest: Mapping[str, Any], observed: Mapping[str, Any], slots: Iterable[str]) -> dict[str, Any]:
-    """The arguments of swiftdeploy_metrics that follow from the manifest and from what swiftdeploy_stack saw."""
-    services = manifest["services"]
-    health, metrics = services["healthcheck"], services["metrics"]
+    """The arguments of swiftdeploy_metrics that follow from the manifest and from what swiftdeploy_stack saw.
+
+    A slot is asked as its release was when it was started; the manifest says what comes next.
+    """
+    services, slots = manifest["services"], list(slots)
+    held = {name: observed["state"]["slots"].get(name) for name in slots}
+    health = {name: state.health_of(release, services["healthcheck"]) for name, release in held.items()}
+    metrics = {name: state.metrics_of(release, services["metrics"]) for name, release in held.items()}
     return {
         "slots": [
             {
                 "slot": name,
-                "url": f"http://{observed['slots'][name]['address'] or NOWHERE}{metrics['path']}",
+                "url": f"http://{observed['slots'][name]['address'] or NOWHERE}{metrics[name]['path']}",
+                "names": metrics[name],
                 "match": [
                     where
                     for where in (observed["slots"][name]["address"], observed["slots"][name]["upstream"], name)
@@ -32,9 +39,8 @@ def arguments(manifest: Mapping[str, Any], observed: Mapping[str, Any], slots: I
             }
             for name in slots
         ],
-        "timeout": health["timeout"],
-        "names": dict(metrics),
-        "exclude_paths": sorted({*NO_EVIDENCE, health["path"], metrics["path"]}),
+        "timeout": max(question["timeout"] for question in health.values()),
+        "exclude_paths": sorted({*NO_EVIDENCE, *(one["path"] for one in (*health.values(), *metrics.values()))}),
         "proxy_log": dict(observed["proxy_log"]),
     }
 

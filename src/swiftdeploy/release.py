@@ -9,7 +9,9 @@ from typing import Any
 from .rendering import content_hash
 
 # What of ``services`` decides how a release is started. A change of any of them is a new release.
-SERVICE_KEYS = ("name", "image", "port", "version", "restart_policy", "log_volume", "command", "healthcheck")
+SERVICE_KEYS = ("name", "image", "port", "version", "restart_policy", "log_volume", "command", "healthcheck", "metrics")
+# What of ``nginx`` is this host's and no release's: a release that comes back finds it as it is then.
+HOST_KEYS = ("image", "port", "tls")
 
 
 def make_spec(manifest: Mapping[str, Any], mode: str, runtime: str, artifact: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,6 +22,8 @@ def make_spec(manifest: Mapping[str, Any], mode: str, runtime: str, artifact: Ma
     """
     services = manifest["services"]
     spec: dict[str, Any] = {key: _plain(services[key]) for key in SERVICE_KEYS}
+    # How long a deploy watches is no part of what it starts.
+    spec["healthcheck"] = {key: value for key, value in spec["healthcheck"].items() if key != "settle"}
     spec["env"] = dict(sorted(services["env"].items()))
     spec["secrets"] = sorted(services["secrets"])
     spec["resources"] = _plain(services["resources"])
@@ -38,8 +42,66 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def make_release(spec: Mapping[str, Any], slot: str, time: str) -> dict[str, Any]:
-    """A release record as the host's state keeps it. ``time`` is UTC, ISO 8601 with a Z."""
+def proxy_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of nginx that belong to a release: with other ones its requests could fail."""
+    return {key: _plain(value) for key, value in manifest["nginx"].items() if key not in HOST_KEYS}
+
+
+def as_released(manifest: Mapping[str, Any], release: Mapping[str, Any]) -> dict[str, Any]:
+    """``manifest`` as it was for ``release``, with all of it that is not a release's as it is today."""
+    spec = release["spec"]
+    own = {key: spec[key] for key in (*SERVICE_KEYS, "env", "resources", "mode") if key in spec}
+    # What a record does not hold is the manifest's.
+    own["healthcheck"] = {**manifest["services"]["healthcheck"], **(spec.get("healthcheck") or {})}
+    return {
+        **manifest,
+        "services": {**manifest["services"], **_plain(own)},
+        "nginx": {**manifest["nginx"], **(release.get("proxy") or {})},
+    }
+
+
+def served(
+    manifest: Mapping[str, Any], slots: list[dict[str, Any]], live: str, weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``manifest`` with the settings of nginx that hold while ``slots`` (of a plan) serve with ``weights``.
+
+    They are those of the release that has all traffic. While two share it a limit is the wider one of both, so that
+    neither loses a request that it takes alone; the rest is the live one's.
+    """
+    held = {entry["slot"]: entry.get("proxy") or {} for entry in slots}
+    own = {**manifest["nginx"], **held.get(live, {})}
+    for slot in weights:
+        if slot != live:
+            own = _wider(own, {**manifest["nginx"], **held.get(slot, {})})
+    return {**manifest, "nginx": own}
+
+
+def _wider(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    body = max((one["max_body"], other["max_body"]), key=_bytes)
+    longest = {key: max(one[key], other[key]) for key in ("proxy_timeout", "drain_timeout")}
+    closed = {key: one[key] and other[key] for key in ("open_metrics", "open_chaos")}
+    return {**one, **longest, **closed, "max_body": body}
+
+
+def _bytes(size: Any) -> float:
+    """A size as nginx takes it; 0 is unlimited."""
+    text = str(size).lower()
+    units = {"k": 1024, "m": 1024**2, "g": 1024**3}
+    number = int(text.rstrip("kmg")) * units.get(text[-1], 1)
+    return number or float("inf")
+
+
+def make_release(
+    spec: Mapping[str, Any],
+    slot: str,
+    time: str,
+    port: int | None = None,
+    proxy: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A release record as the host's state keeps it. ``time`` is UTC, ISO 8601 with a Z.
+
+    ``port``: where it listens, where that is not the port of the spec; ``proxy``: from ``proxy_of``.
+    """
     plain = _plain(spec)
     digest = content_hash(plain)
     stamp = time.partition(".")[0].rstrip("Z").replace("-", "").replace(":", "")
@@ -53,6 +115,8 @@ def make_release(spec: Mapping[str, Any], slot: str, time: str) -> dict[str, Any
         "slot": slot,
         "time": time,
         "outcome": "new",
+        "port": port or plain["port"],
+        "proxy": _plain(proxy or {}),
     }
 
 
@@ -137,12 +201,18 @@ def goal(spec: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
     return {"spec": _plain(spec), "weight": 100}
 
 
-def plan(observed: Mapping[str, Any], spec: Mapping[str, Any], time: str, weight: int = 100) -> dict[str, Any]:
+def plan(
+    observed: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    time: str,
+    weight: int = 100,
+    proxy: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Where a release goes and what has to be done for it.
 
     ``observed`` is what swiftdeploy_stack returned; ``weight`` the percent of the traffic that the release is to
-    have, less than 100 for a canary beside the live release. A release that is live or a canary already is left in
-    its slot. Answers::
+    have, less than 100 for a canary beside the live release; ``proxy`` the settings of nginx that are its own, from
+    ``proxy_of``. A release that is live or a canary already is left in its slot. Answers::
 
         {"slot", "other", "release",
          "fresh": it is another release than the slot's, "start": its program has to be started,
@@ -151,6 +221,7 @@ def plan(observed: Mapping[str, Any], spec: Mapping[str, Any], time: str, weight
          "ends_canary": slot of a canary that has to go before this one can start, or None,
          "commit": "live", "canary" or "nothing",
          "stop": slot to stop afterwards, or None,
+         "drain_timeout": seconds that requests in flight may take, in whichever of the releases,
          "slots": how the slots are written down while both run, "slots_after": how once all is done}
     """
     state = observed["state"]
@@ -161,12 +232,22 @@ def plan(observed: Mapping[str, Any], spec: Mapping[str, Any], time: str, weight
     fresh = slot is None
     slot = slot or observed["free"]
     other = "blue" if slot == "green" else "green"
-    release = make_release(spec, slot, time) if fresh else _plain(held[slot])
+    port = spec["port"] if spec["runtime"] == "docker" else observed["next_port"]
+    seen = observed["slots"][slot]
+    release = make_release(spec, slot, time, port, proxy) if fresh else _kept(seen, held[slot], proxy)
     # A canary needs another release beside it; the live one itself cannot be one.
     weight = weight if live == other and held[other] else 100
     beside = weight < 100
     placed = {**held, slot: release}
-    settled = (canary == slot and state["canary"]["weight"] == weight) if beside else (live == slot and not canary)
+    settled = (
+        (canary == slot and state["canary"]["weight"] == weight)
+        if beside
+        else (live == slot and not canary and release == held[slot])
+    )
+    # The release that goes may have been given longer. Records of older versions do not say.
+    drains = [
+        entry["proxy"]["drain_timeout"] for entry in (*placed.values(), *held.values()) if entry and entry.get("proxy")
+    ]
     return {
         "slot": slot,
         "other": other,
@@ -178,9 +259,16 @@ def plan(observed: Mapping[str, Any], spec: Mapping[str, Any], time: str, weight
         "ends_canary": canary if fresh and canary == slot else None,
         "commit": "nothing" if settled and not fresh else "canary" if beside else "live",
         "stop": other if not beside and observed["slots"][other]["running"] else None,
+        "drain_timeout": max(drains, default=0.0),
         "slots": _written(observed, placed, {slot, live}),
         "slots_after": _written(observed, placed, {slot, other} if beside else {slot}),
     }
+
+
+def _kept(seen: Mapping[str, Any], held: Mapping[str, Any], proxy: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The record of a release that stays: with today's settings of nginx, and with another port where it has lost its
+    own while it was down."""
+    return {**_plain(held), "port": seen["port"], "proxy": _plain(held.get("proxy") if proxy is None else proxy) or {}}
 
 
 def shares(plan: Mapping[str, Any]) -> dict[str, int]:
@@ -201,12 +289,23 @@ def _written(observed: Mapping[str, Any], placed: Mapping[str, Any], active: set
     return [
         {
             "slot": name,
-            "upstream": observed["slots"][name]["upstream"],
-            "address": observed["slots"][name]["address"],
+            "upstream": _upstream(observed["slots"][name], release),
+            # Of the release that is there now; one that is to start has none yet.
+            "address": observed["slots"][name]["address"] if release["id"] == _id_in(observed, name) else None,
             "release": release["id"],
             "spec": _plain(release["spec"]),
+            "proxy": release.get("proxy") or {},
             "idle": name not in active,
         }
         for name, release in placed.items()
         if release is not None
     ]
+
+
+def _id_in(observed: Mapping[str, Any], slot: str) -> str | None:
+    release = observed["state"]["slots"].get(slot)
+    return release["id"] if release else None
+
+
+def _upstream(seen: Mapping[str, Any], release: Mapping[str, Any]) -> str:
+    return f"{seen['upstream_host']}:{release.get('port') or seen['port']}"

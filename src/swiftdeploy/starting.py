@@ -66,7 +66,7 @@ def slot_files(
     wanted = {
         "argv": own or spec["artifact"]["service_command"],
         "cwd": folder if own else spec["artifact"]["service_dir"],
-        "env": {**environment_of(spec, "127.0.0.1", stack["slot_ports"][slot], folders), **secrets},
+        "env": {**environment_of(spec, "127.0.0.1", plan["release"]["port"], folders), **secrets},
     }
     return {"files": _around(slot, supervisord), "secret_files": [_described(slot, wanted, folder)]}
 

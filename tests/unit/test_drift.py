@@ -14,6 +14,7 @@ WHEN = "2026-01-02T03:04:05.678Z"
 def spec(mode: str = "stable", image_id: str = "sha256:1", **services: Any) -> dict[str, Any]:
     given = {
         **dict.fromkeys(release.SERVICE_KEYS),
+        "healthcheck": {},
         "name": "app",
         "image": "app:1",
         "version": "1.0.0",

@@ -103,11 +103,13 @@ def manifest(**services: Any) -> dict[str, Any]:
         "log_volume": "logs",
         "command": None,
         "healthcheck": {"path": "/healthz"},
+        "metrics": {"path": "/metrics", "in_progress": "busy"},
         "env": {},
         "secrets": [],
         "resources": {},
     }
-    return {"services": {**plain, **services}, "network": {"name": "n"}, "nginx": {"tls": None, "port": 8080}}
+    nginx = {"tls": None, "port": 8080, "drain_timeout": 65.0, "proxy_timeout": 30.0, "max_body": "1m"}
+    return {"services": {**plain, **services}, "network": {"name": "n"}, "nginx": nginx}
 
 
 def observed(
@@ -124,11 +126,17 @@ def observed(
     if live and present:
         slots[live], slots[other] = present, beside
     seen = {
-        name: {"upstream": name, "address": None, "healthy": healthy, "running": slots[name] is not None}
+        name: {
+            "upstream_host": name,
+            "port": (slots[name] or {}).get("port", 3000),
+            "address": None if slots[name] is None else "10.0.0.1:3000",
+            "healthy": healthy,
+            "running": slots[name] is not None,
+        }
         for name in slots
     }
     canary = None if weight is None else {"slot": other, "weight": weight}
-    return {"state": {"live": live, "slots": slots, "canary": canary}, "free": other, "slots": seen}
+    return {"state": {"live": live, "slots": slots, "canary": canary}, "free": other, "slots": seen, "next_port": 3007}
 
 
 def test_a_new_release_goes_to_the_free_slot_and_the_same_one_stays() -> None:
@@ -298,10 +306,71 @@ def test_a_stack_stays_in_its_runtime(
     assert (choice["problem"] is None) if problem is None else (problem in choice["problem"])
 
 
-def test_slots_listen_beside_what_is_taken() -> None:
-    assert stack.slot_ports(3000, [8080, 8181]) == {"blue": 3000, "green": 3001}
-    assert stack.slot_ports(8080, [8080, 8181]) == {"blue": 8081, "green": 8082}
-    assert stack.slot_ports(65535, []) == {"blue": 65535, "green": 65534}
+def test_a_release_listens_beside_what_is_taken() -> None:
+    assert stack.next_port(3000, {8080, 8181}, lambda _port: True) == 3000
+    assert stack.next_port(8080, {8080, 8181}, lambda _port: True) == 8081
+    assert stack.next_port(3000, {3000}, lambda port: port != 3001) == 3002
+    assert stack.next_port(65535, {65535}, lambda _port: True) == 65534
+    assert stack.next_port(3000, set(), lambda _port: False) is None
+
+
+def test_a_port_that_a_record_does_not_name_is_what_it_was_derived_from() -> None:
+    kept = {"spec": {"port": 3000}}
+    slots = {"blue": kept, "green": {**kept, "port": 4711}}
+    assert stack.known_ports({"slots": slots}, "process", {3000}) == {"blue": 3001, "green": 4711}
+    assert stack.known_ports({"slots": slots}, "docker", {3000}) == {"blue": 3000, "green": 4711}
+    assert stack.known_ports({"slots": {"blue": None}}, "process", set()) == {}
+
+
+def test_a_release_keeps_what_it_was_started_with() -> None:
+    """Whatever today's manifest says of port, health and proxy."""
+    first = manifest()
+    spec = release.make_spec(first, "stable", "process", {})
+    kept = release.make_release(spec, "blue", WHEN, 4711, release.proxy_of(first))
+    assert kept["proxy"] == {"drain_timeout": 65.0, "proxy_timeout": 30.0, "max_body": "1m"}
+    today = manifest(port=9000, version="2.0.0", healthcheck={"path": "/up", "settle": 5.0})
+    today["nginx"].update(max_body="1k", drain_timeout=10.0, port=8090)
+    new = release.make_spec(today, "stable", "process", {})
+    assert new["healthcheck"] == {"path": "/up"}
+    plan = release.plan(observed("blue", kept), new, WHEN, proxy=release.proxy_of(today))
+    assert {entry["slot"]: entry["upstream"] for entry in plan["slots"]} == {"blue": "blue:4711", "green": "green:3007"}
+    assert {entry["slot"]: entry["address"] for entry in plan["slots"]} == {"blue": "10.0.0.1:3000", "green": None}
+    assert plan["release"]["port"] == 3007
+    assert plan["drain_timeout"] == 65.0
+    then = release.as_released(today, kept)
+    assert then["services"]["port"] == 3000
+    assert then["services"]["healthcheck"] == {"path": "/healthz", "settle": 5.0}
+    assert then["nginx"] == {**first["nginx"], "port": 8090}
+    assert release.make_spec(then, "stable", "process", {}) == spec
+
+
+def test_a_change_of_the_proxy_alone_is_written_down_and_starts_nothing() -> None:
+    first = manifest()
+    spec = release.make_spec(first, "stable", "docker", {})
+    kept = release.make_release(spec, "blue", WHEN, proxy=release.proxy_of(first))
+    same = release.plan(observed("blue", kept), spec, WHEN, proxy=release.proxy_of(first))
+    assert (same["start"], same["commit"]) == (False, "nothing")
+    changed = release.plan(observed("blue", kept), spec, WHEN, proxy={"drain_timeout": 5.0, "max_body": "2m"})
+    assert (changed["start"], changed["commit"], changed["stop"]) == (False, "live", None)
+    assert changed["release"] == {**kept, "proxy": {"drain_timeout": 5.0, "max_body": "2m"}}
+
+
+@pytest.mark.parametrize(("one", "other", "wider"), [("1k", "1m", "1m"), ("0", "1g", "0"), (1048577, "1m", 1048577)])
+def test_two_releases_that_share_the_traffic_have_the_wider_limits(one: Any, other: Any, wider: Any) -> None:
+    today = manifest()
+    today["nginx"].update(open_metrics=True, open_chaos=False)
+    own = {"proxy_timeout": 5.0, "drain_timeout": 15.0, "open_metrics": True, "max_body": one}
+    slots = [
+        {"slot": "blue", "proxy": {**own, "proxy_timeout": 40.0, "open_metrics": False, "max_body": other}},
+        {"slot": "green", "proxy": own},
+    ]
+    alone = release.served(today, slots, "green", {"green": 100})["nginx"]
+    assert {key: alone[key] for key in own} == own
+    both = release.served(today, slots, "blue", {"blue": 90, "green": 10})["nginx"]
+    assert (both["proxy_timeout"], both["drain_timeout"]) == (40.0, 15.0)
+    assert both["max_body"] == wider
+    assert both["open_metrics"] is False
+    assert release.served(today, [{"slot": "blue"}], "blue", {"blue": 100}) == today
 
 
 def test_an_engine_that_is_not_there_is_told_in_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
