@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any, ClassVar
 
 from ansible import constants
@@ -45,7 +46,7 @@ class ActionModule(ActionBase):
             # The run was killed, and nobody reads what is found any more. Without this its retries would go on.
             raise SystemExit
         host = str(variables["inventory_hostname"])
-        limit = f" --limit {host}" if len(variables.get("ansible_play_hosts_all") or ()) > 1 else ""
+        limit = f" --limit {shlex.quote(host)}" if len(variables.get("ansible_play_hosts_all") or ()) > 1 else ""
         found: dict[str, Any] | None = None
         try:
             found = self._look(arguments, variables)

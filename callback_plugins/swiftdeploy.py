@@ -38,19 +38,21 @@ options:
 
 import atexit
 import contextlib
+import functools
 import os
 import sys
 from typing import Any
 
 from ansible import constants, context
 from ansible.plugins.callback.default import CallbackModule as DefaultCallback
+from ansible.plugins.loader import action_loader
 from ansible.utils.color import ANSIBLE_COLOR, stringc
 
 try:
-    from swiftdeploy import display, progress, watching
+    from swiftdeploy import display, history, progress, untrusted, watching
 except ImportError:
     # Ansible's own output then; our actions say what is missing.
-    display = progress = watching = None  # type: ignore[assignment]
+    display = history = progress = untrusted = watching = None  # type: ignore[assignment]
 
 COLORS = {
     "error": constants.COLOR_ERROR,
@@ -85,6 +87,8 @@ class CallbackModule(DefaultCallback):
                 self._show, self._symbols, details=not native, width=lambda: progress.terminal_width(sys.stdout)
             )
         self._short = self._screen is not None and not native
+        if untrusted is not None:
+            self._guard()
         # Shows status.yml; and whether stdout is for its JSON alone.
         self._watching: watching.Watching | None = None
         self._only_json = False
@@ -96,6 +100,19 @@ class CallbackModule(DefaultCallback):
         atexit.register(self._interrupted)
 
     # -- printing
+
+    def _guard(self) -> None:
+        """Whatever Ansible itself prints of what hosts and inventories say steers no terminal."""
+        plain = self._display.display
+
+        @functools.wraps(plain)
+        def display_safely(msg: Any, *args: Any, **kwargs: Any) -> None:
+            text = untrusted.printable(str(msg))
+            if self._short:
+                text = "\n".join(untrusted.cut(line, 2 * display.LINE_LENGTH) for line in text.split("\n"))
+            plain(text, *args, **kwargs)
+
+        self._display.display = display_safely
 
     def _show(self, text: str, kind: str) -> None:
         stderr = self._only_json or (kind == "error" and bool(self.get_option("display_failed_stderr")))
@@ -142,32 +159,35 @@ class CallbackModule(DefaultCallback):
         """Take what our own keys in a result say. `result.result` holds plain types."""
         if self._screen is None:
             return
-        host, data = result.host.get_name(), result.result
+        host, action = result.host.get_name(), str(result.task.action)
+        # Without its plugin an action of this name would be a module, which runs on the host.
+        data = untrusted.made_here(action if action_loader.has_plugin(action) else "", result.result)
         if isinstance(data.get("swiftdeploy_watch"), dict):
             self._watching = watching.Watching(
                 data["swiftdeploy_watch"], lambda text: self._show(text, "plain"), live=self._short
             )
         elif self._watching is not None:
-            self._watching.take(host, result.task.action, data)
+            self._watching.take(host, action, data)
         event = data.get("swiftdeploy_event")
         if isinstance(event, dict):
-            self._screen.event(str(event.get("host") or host), event)
+            self._screen.event(history.EVERY if event.get("host") == history.EVERY else host, event)
         if isinstance(data.get("swiftdeploy_output"), str):
             self._screen.output(host, data["swiftdeploy_output"])
         if data.get("swiftdeploy_step") is not None:
             self._screen.step(host, data["swiftdeploy_step"], data.get("swiftdeploy_done") is not False)
         if isinstance(data.get("swiftdeploy_context"), dict):
             began = data["swiftdeploy_context"]
-            self._screen.began(str(began.get("host") or host), str(began.get("event")))
-        if result.task.action == "swiftdeploy_manifest" and isinstance(data.get("manifest"), dict):
+            of = history.EVERY if began.get("host") == history.EVERY else host
+            self._screen.began(of, str(began.get("event")))
+        if isinstance(data.get("manifest"), dict):
             self._manifests[host] = data["manifest"]
         if not self._short:
             return
-        if result.task.action in DEBUG_ACTIONS and isinstance(data.get("msg"), str):
-            self._show(f"  {host}  {display.clean(data['msg'])}", "plain")
+        if action in DEBUG_ACTIONS and isinstance(data.get("msg"), str):
+            self._show(f"  {host}  {untrusted.clean(data['msg'])}", "plain")
         # Deprecations are for who maintains the playbooks: -v shows them.
-        data.pop("deprecations", None)
-        self._handle_warnings(data)
+        result.result.pop("deprecations", None)
+        self._handle_warnings(result.result)
 
     # -- results
 

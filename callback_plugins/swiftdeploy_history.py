@@ -8,8 +8,9 @@ type: notification
 short_description: Write events to the SwiftDeploy history
 version_added: 0.1.0
 description:
-  - Looks at every task result. One that carries the key C(swiftdeploy_event) becomes one line of the history,
-    a file of JSON lines chained by SHA-256.
+  - Looks at the results of those actions that run on the controller alone. One that carries the key
+    C(swiftdeploy_event) becomes one line of the history, a file of JSON lines chained by SHA-256. Such a key in what a
+    module on a host has answered means nothing.
   - In check mode nothing is written.
   - A host that becomes unreachable in the middle of a run gets a C(..._failed) record, when an earlier result
     of that host carried C(swiftdeploy_context).
@@ -65,7 +66,7 @@ from ansible.plugins.loader import action_loader
 from ansible.template import Templar
 
 try:
-    from swiftdeploy import context, history
+    from swiftdeploy import context, history, untrusted
 except ImportError:
     # Said by the action swiftdeploy_history, which can fail the play; this plugin could only warn.
     history = None  # type: ignore[assignment]
@@ -117,12 +118,12 @@ class CallbackModule(CallbackBase):
         if not isinstance(result.result, dict):
             return
         name = str(result.task.action)
-        # Only our own actions run on the controller throughout; any module's result comes from a host.
-        trusted = name.startswith("swiftdeploy_") and action_loader.has_plugin(name)
+        # Without its plugin an action of this name would be a module, which runs on the host.
+        believed = untrusted.made_here(name if action_loader.has_plugin(name) else "", result.result)
         check = result.task.check_mode is True
-        ours = "swiftdeploy_event" in result.result or "swiftdeploy_context" in result.result
+        ours = "swiftdeploy_event" in believed or "swiftdeploy_context" in believed
         path = self._path_for(result.host) if ours else None
-        self._tell(self._recorder.observe(result.host.get_name(), result.result, trusted, check, path))
+        self._tell(self._recorder.observe(result.host.get_name(), believed, check, path))
 
     def _path_for(self, host: Any) -> Path | None:
         """The host's swiftdeploy_history, None where it has none. Asked once a play for each host."""
@@ -181,6 +182,6 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._observe(result)
         if self._recorder is not None and not result.task.ignore_unreachable:
-            reason = str(result.result.get("msg") or "no answer").removeprefix("Task failed: ").strip()
+            reason = untrusted.clean(result.result.get("msg") or "no answer").removeprefix("Task failed: ").strip()
             check = result.task.check_mode is True
             self._tell(self._recorder.unreachable(result.host.get_name(), reason, check))

@@ -47,6 +47,7 @@ _CHUNK_BYTES = 64 * 1024
 _MAX_TIMEOUT_SECONDS = 3600.0
 
 _DOMAIN = re.compile(r"[a-z][a-z0-9_]*\Z")
+_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 
 
 class Answer(NamedTuple):
@@ -170,7 +171,8 @@ def classify(domain: str, status: int, body: bytes) -> Dict[str, Any]:
         "reasons": [_printable(reason) for reason in decision["reasons"]],
         "checked": decision["checked"],
         "thresholds": decision["thresholds"],
-        "decision_id": decision_id if isinstance(decision_id, str) else None,
+        # It names a folder later on.
+        "decision_id": decision_id if isinstance(decision_id, str) and _ID.fullmatch(decision_id) else None,
         "policy_revision": _revision(document),
         "cause": None,
         "detail": None,

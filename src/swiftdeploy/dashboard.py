@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swiftdeploy import status, trend
-from swiftdeploy.display import clean
+from swiftdeploy.untrusted import clean
 
 # For an output that is no terminal.
 PLAIN_WIDTH = 120
@@ -434,7 +434,7 @@ def _events(look: Look, console: Console, width: int, most: int) -> Lines:
         name = str(record["event"])
         style = "red" if name.endswith(("_blocked", "_failed")) else ""
         text = Text.assemble(
-            (str(record.get("timestamp"))[5:19].replace("T", " "), "dim"),
+            (clean(record.get("timestamp"))[5:19].replace("T", " "), "dim"),
             f"  {clean(record['host'])}  " if len(hosts) > 1 else "  ",
             (f"{clean(name):<{widest}}", style),
             f"  {event_words(record)}",

@@ -6,10 +6,13 @@ Knows nothing of Ansible: the callback plugin `swiftdeploy` hands in what happen
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from swiftdeploy.untrusted import clean, cut
 
 # Show(text, kind); kind is one of step, error, warning, good, plain.
 Show = Callable[[str, str], None]
@@ -20,6 +23,9 @@ TIME_WIDTH = 10
 # Columns that a folded text gets at least.
 NARROW = 20
 OUTPUT_LINES = 10
+# Of a text from outside: letters of a line, and lines, that are shown.
+LINE_LENGTH = 2000
+LINES = 200
 # What to do where nobody knows better.
 NEXT_FAILED = "correct that and run the same command again; -v shows every task"
 NEXT_SILENT = "run the same command again with -v, which shows every task"
@@ -40,8 +46,6 @@ NEXT_UNREACHABLE = (
 )
 FAILED_ITEMS = 20
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Advice names a command, or begins a clause with what to do.
 _ADVICE = re.compile(
     r"^\s*next:|ansible-playbook |`make |-v show|(?:^|[:;.,] |\bor |\band )(?:then )?"
@@ -51,9 +55,10 @@ _ADVICE = re.compile(
 _CRASHES = ("MODULE FAILURE", "Module failed:", "Module result deserialization failed")
 
 
-def clean(text: object) -> str:
-    """Text from outside without anything that steers a terminal; newlines stay."""
-    return _CONTROL.sub("", _ESCAPES.sub("", str(text).replace("\r\n", "\n"))).replace("\t", "    ")
+def lines_of(text: object) -> list[str]:
+    """A text from outside as the lines that are shown of it."""
+    found = [cut(line, LINE_LENGTH) for line in clean(text).splitlines()]
+    return found if len(found) <= LINES else [*found[:LINES], f"… and {len(found) - LINES} more lines"]
 
 
 def fold(text: str, width: int | None, indent: int = 0) -> list[str]:
@@ -119,7 +124,7 @@ def _one_failure(result: Mapping[str, object], what: str) -> list[str]:
     if "censored" in result:
         return ["the reason is hidden, because the task has no_log"]
     message = result.get("msg")
-    text = clean("\n".join(map(str, message)) if isinstance(message, list) else message or "").strip()
+    text = "\n".join(lines_of("\n".join(map(str, message)) if isinstance(message, list) else message or "")).strip()
     if any(mark in text for mark in _CRASHES):
         cause = text.split("Module failed:", 1)[-1].strip().splitlines() if "Module failed:" in text else []
         because = f": {cause[0]}" if cause else ""
@@ -133,7 +138,7 @@ def _one_failure(result: Mapping[str, object], what: str) -> list[str]:
 
 def _output_tail(result: Mapping[str, object]) -> list[str]:
     for key in ("stderr", "stdout"):
-        lines = clean(result.get(key) or "").strip().splitlines()
+        lines = [cut(line, LINE_LENGTH) for line in clean(result.get(key) or "").strip().splitlines()]
         if lines:
             return lines[-OUTPUT_LINES:]
     return []
@@ -156,7 +161,7 @@ def unreachable_reason(words: str) -> str:
 
 def unreachable_words(result: Mapping[str, object]) -> str:
     """Why a host cannot be reached, one line."""
-    text = clean(result.get("msg") or "").removeprefix("Task failed: ").strip()
+    text = cut(clean(result.get("msg") or ""), LINE_LENGTH).removeprefix("Task failed: ").strip()
     return unreachable_reason(text) if text else "no answer"
 
 
@@ -220,7 +225,7 @@ class Screen:
         (self._crossed.discard if done else self._crossed.add)(host)
         if not self._details:
             return
-        first, *rest = clean(text).splitlines() or [""]
+        first, *rest = lines_of(text) or [""]
         self._line(host, first, done)
         for line in rest:
             self._plain(f"    {line}")
@@ -229,7 +234,7 @@ class Screen:
         """Text that is printed as it is; the host's next step begins with it."""
         self.host(host)
         self._since[host] = self._clock()
-        self._show(text, "plain")
+        self._show(clean(text), "plain")
 
     def failure(self, host: str, what: str, lines: list[str], sticky: bool = False, told: bool = False) -> None:
         """A task failed: a cross and its time now, the reason at the end, where it shows whether it matters.
@@ -257,7 +262,7 @@ class Screen:
             return
         self.host(host)
         bad = str(event.get("event")).endswith(("_blocked", "_failed"))
-        self._summaries[host] = (clean(summary).rstrip(), bad)
+        self._summaries[host] = ("\n".join(lines_of(summary.rstrip())), bad)
         self._failures[host] = [failure for failure in self._failures.get(host, []) if failure.sticky]
 
     def finish(self, failed: Iterable[str] | None = None) -> None:
@@ -322,7 +327,7 @@ class Screen:
     def _summarise(self, host: str, lost: bool, failures: list[Failure]) -> None:
         text, bad = self._summaries.get(host, ("", False))
         if host in self._unreachable and not bad:
-            self._end("UNREACHABLE", host, [self._unreachable[host]], NEXT_UNREACHABLE.format(host=host))
+            self._end("UNREACHABLE", host, [self._unreachable[host]], NEXT_UNREACHABLE.format(host=shlex.quote(host)))
         elif failures:
             for failure in failures[:-1]:
                 self._end("FAILED", host, failure.lines)

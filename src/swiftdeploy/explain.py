@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swiftdeploy import history
+from swiftdeploy import history, untrusted
 
 # Shorter beginnings of an id could be anything.
 SHORTEST = 8
-_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
+# Letters of one value that are told; the folder holds all of it.
+SHOWN = 2000
 # What every question carries; the rest is evidence.
 _ASKED = ("environment", "action", "host", "service", "version", "mode", "actor", "timestamp", "weight", "partial")
 # Told with the thresholds, but no threshold.
@@ -53,8 +54,9 @@ class Decision:
 def _decisions(record: Mapping[str, Any]) -> Iterable[Decision]:
     policy = record.get("policy")
     for domain, answer in policy.items() if isinstance(policy, Mapping) else ():
-        if isinstance(answer, Mapping) and isinstance(answer.get("decision_id"), str):
-            yield Decision(record, str(domain), answer)
+        # The id names a folder, the domain a word of a command: what is neither is no decision of ours.
+        if isinstance(answer, Mapping) and untrusted.decision_id(answer.get("decision_id")) and domain.isidentifier():
+            yield Decision(record, domain, answer)
 
 
 def find(path: str | os.PathLike[str], wanted: str) -> Decision:
@@ -63,7 +65,7 @@ def find(path: str | os.PathLike[str], wanted: str) -> Decision:
     A decision that several lines carry (a step, and the promotion that it ended) is told by the first of them.
     Raises NotFoundError, and as `history.scan` does.
     """
-    if not _ID.fullmatch(wanted):
+    if untrusted.decision_id(wanted) is None:
         raise NotFoundError(
             f"decision is {wanted!r}; it must be a decision id, or the first {SHORTEST} letters or more of one. "
             "The audit report lists them"
@@ -90,9 +92,9 @@ def find(path: str | os.PathLike[str], wanted: str) -> Decision:
 
 
 def _plain(value: Any) -> str:
-    """A value on one line, without what could act on a terminal."""
+    """A value on one line, bounded and without what could act on a terminal."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return untrusted.cut(untrusted.UNSAFE_ON_A_LINE.sub(" ", text), SHOWN)
 
 
 def _rows(pairs: Iterable[tuple[str, Any]], width: int = 0) -> list[str]:
@@ -170,8 +172,12 @@ def text(decision: Decision, again: str | None, why_not: str = "") -> str:
 def bundle(decision: Decision, policies: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """What ``opa eval`` needs, by relative path: input.json, answer.json (what was decided) and policies/.
 
-    ``policies`` are {"path", "content"}. Raises NotFoundError where the record does not hold the question.
+    ``policies`` are {"path", "content"}. Raises NotFoundError where the record does not hold the question, or where a
+    policy would not lie in the folder.
     """
+    policies = list(policies)
+    if not all(untrusted.is_below(one["path"]) for one in policies):
+        raise NotFoundError("the policies that are kept for it name files outside their folder: they are not ours")
     asked = decision.answer.get("input")
     if not isinstance(asked, Mapping):
         raise NotFoundError(f"the record of decision {decision.id} does not hold the question")
@@ -188,7 +194,8 @@ def bundle(decision: Decision, policies: Iterable[Mapping[str, str]]) -> dict[st
 
 def command(decision: Decision, folder: Path) -> str:
     """What a person types to have it decided again."""
+    place = shlex.quote(str(folder))
     return (
-        f"opa eval --bundle {folder}/policies --input {folder}/input.json --format pretty "
+        f"opa eval --bundle {place}/policies --input {place}/input.json --format pretty "
         f"data.swiftdeploy.{decision.domain}.decision"
     )

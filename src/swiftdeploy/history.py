@@ -49,6 +49,7 @@ from swiftdeploy.history_read import (
 )
 from swiftdeploy.history_recorder import (
     DEFAULT_NAME,
+    EVERY,
     Recorder,
     default_path,
     failures,
@@ -59,6 +60,7 @@ from swiftdeploy.history_recorder import (
 __all__ = [
     "CONTROL",
     "DEFAULT_NAME",
+    "EVERY",
     "FIELDS",
     "FIND_BYTES",
     "MAX_LINE",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import pwd
 import re
@@ -19,6 +18,8 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
+
+from swiftdeploy import untrusted
 
 SCHEMA = 1
 ZERO_HASH = "0" * 64
@@ -95,17 +96,17 @@ def check_event_name(name: object) -> str:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Copy `value` as plain JSON types: NaN and infinities become null, what JSON does not know a string.
+    """Copy `value` as plain JSON types: a number that nothing can have becomes null, what JSON does not know a string.
 
-    Mappings inside it are sorted by key, as `judge` reads a line faster then.
+    Text keeps nothing that steers a terminal, and is bounded (`untrusted.text`). Mappings inside it are sorted by key,
+    as `judge` reads a line faster then.
     """
     if depth > _MAX_DEPTH:
         raise HistoryError(f"the event is nested more than {_MAX_DEPTH} levels deep")
     if value is None or isinstance(value, bool | int | float):
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+        return value if value is None else untrusted.number(value)
     if isinstance(value, str):
-        # A lone surrogate (bytes that were no UTF-8) cannot be written as UTF-8.
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return untrusted.text(value)
     if isinstance(value, Mapping):
         pairs = [(plain(str(key)), plain(item, depth + 1)) for key, item in value.items()]
         return dict(sorted(pairs, key=itemgetter(0)) if depth else pairs)

@@ -85,13 +85,11 @@ class Recorder:
         # By run: the hosts that it has changed and not brought back.
         self._changed: dict[str, list[str]] = {}
 
-    def observe(
-        self, host: str, result: object, trusted: bool = False, check: bool = False, path: Path | None = None
-    ) -> str | None:
+    def observe(self, host: str, result: object, check: bool = False, path: Path | None = None) -> str | None:
         """Look at one task result; append its event if it has one. Returns an error line or None.
 
-        `trusted`: the result was made on the controller. What a host sends may only speak of that host and
-        may not choose the file. `check`: the task ran in check mode. `path`: the history of this host, where it is
+        `result`: as `untrusted.made_here` leaves it, so that nothing in it comes from a host. It speaks of `host`
+        alone, or of the whole run. `check`: the task ran in check mode. `path`: the history of this host, where it is
         not the recorder's own.
         """
         if not isinstance(result, Mapping):
@@ -100,21 +98,21 @@ class Recorder:
         announced = result.get("swiftdeploy_context")
         if isinstance(announced, Mapping):
             # One for the whole run is announced by one of its hosts.
-            of = EVERY if trusted and announced.get("host") == EVERY else host
-            self._contexts[of] = dict(announced, _trusted=trusted, _path=path)
-            if trusted and not check and announced.get("event"):
-                told = self._begin(of, announced, self._place(announced, trusted, path))
+            of = EVERY if announced.get("host") == EVERY else host
+            self._contexts[of] = dict(announced, _path=path)
+            if not check and announced.get("event"):
+                told = self._begin(of, announced, self._place(announced, path))
         if host in self._open and isinstance(result.get("swiftdeploy_step"), str):
             self._open[host].step = result["swiftdeploy_step"]
         appended = result.get("swiftdeploy_appended")
-        if trusted and isinstance(appended, Mapping):
+        if isinstance(appended, Mapping):
             # A worker has swept (the action swiftdeploy_history), and listeners are in this process alone.
             for record in appended["records"]:
                 self._swept(Path(appended["path"]), record)
         event = result.get("swiftdeploy_event")
         if not isinstance(event, Mapping):
             return told
-        return self._record(host, dict(event), trusted, check, path)
+        return self._record(host, dict(event), check, path)
 
     def task(self, host: str, name: str) -> None:
         """A task begins on a host."""
@@ -130,13 +128,13 @@ class Recorder:
         context = self._contexts.pop(host, None)
         if context is None or not context.get("event"):
             return None
-        trusted, path = bool(context.pop("_trusted", False)), context.pop("_path", None)
+        path = context.pop("_path", None)
         base = str(context["event"])
         run_id = str(context.get("run_id") or self.run_id)
         if (run_id, host, base) in self._ended:
             return None
         event = {**context, "event": f"{base}_failed", "reason": f"unreachable: {reason}"}
-        return self._record(host, event, trusted, check, path)
+        return self._record(host, event, check, path)
 
     def close(self, how: str) -> list[str]:
         """The run ends: what is still open was interrupted. `how` is "interrupted" or "the run ended". Error lines."""
@@ -180,8 +178,8 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - the line is in the history, and the play goes on
                 self.notices.append(f"{event.get('host')}: nobody is told of {event.get('event')}: {error}")
 
-    def _place(self, event: Mapping[str, Any], trusted: bool, path: Path | None) -> Path:
-        own = event.get("history_path") if trusted else None
+    def _place(self, event: Mapping[str, Any], path: Path | None) -> Path:
+        own = event.get("history_path")
         return default_path(str(own)) if own else path or self.path
 
     def _begin(self, host: str, announced: Mapping[str, Any], path: Path) -> str | None:
@@ -197,9 +195,9 @@ class Recorder:
         self._open[host] = _Open(path, run_id, event, entry)
         return told
 
-    def _record(self, host: str, event: dict[str, Any], trusted: bool, check: bool, place: Path | None) -> str | None:
-        path = self._place(event, trusted, place)
-        if not trusted or not event.get("host"):
+    def _record(self, host: str, event: dict[str, Any], check: bool, place: Path | None) -> str | None:
+        path = self._place(event, place)
+        if event.get("host") != EVERY:
             event["host"] = host
         event["run_id"] = str(event.get("run_id") or self.run_id)
         event["actor"] = event.get("actor") or self.actor

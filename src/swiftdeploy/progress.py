@@ -29,7 +29,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from .display import clean, duration
+from .display import duration
+from .untrusted import clean
 
 # Seconds of work after which a line is worth drawing, and between two drawings.
 SHOWN_AFTER = 1.0

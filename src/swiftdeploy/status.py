@@ -6,6 +6,7 @@ compares a figure with a threshold: that a figure is too high is said by the pol
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -156,7 +157,9 @@ def unanswered(host: str, at: str, service: str | None, why: str, limit: str = "
             {
                 "level": "bad",
                 "what": f"no answer: {why}",
-                "next": f"ansible {host} -m ansible.builtin.ping" if limit else "ansible all -m ansible.builtin.ping",
+                "next": f"ansible {shlex.quote(host)} -m ansible.builtin.ping"
+                if limit
+                else "ansible all -m ansible.builtin.ping",
                 "does": "tests the connection",
             }
         ],

@@ -25,7 +25,7 @@ from typing import IO, Any, cast
 from rich.console import Console
 from rich.live import Live
 
-from swiftdeploy import dashboard, display, status, trend
+from swiftdeploy import dashboard, display, status, trend, untrusted
 
 ACTION = "swiftdeploy_status"
 # Seconds between two looks at whether the frame must be drawn anew; the clock in it goes on by itself.
@@ -167,7 +167,7 @@ class Watching:
         with self._lock:
             self._busy = True
             try:
-                self._learn(host, dict(view), data.get("swiftdeploy_event"))
+                self._learn(host, untrusted.cleaned(view), data.get("swiftdeploy_event"))
             finally:
                 self._busy = False
         self._tell(host)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from . import untrusted
 from .display import advises, duration
 
 # What to do after an operation that was not done, where its reason does not say it.
@@ -173,7 +174,9 @@ def _figures(decision: Mapping[str, Any]) -> list[str]:
 
 
 def _figure(value: Any) -> str:
-    return "not measured" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or (isinstance(value, int | float) and untrusted.number(value) is None):
+        return "not measured"
+    return f"{value:g}" if isinstance(value, float) else untrusted.cut(str(value), 200)
 
 
 def _remarks(decision: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ CONFIG = f"""
 inventory = inventory.ini
 roles_path = {ROOT}/roles
 library = {ROOT}/library:library
+module_utils = {ROOT}/module_utils
 action_plugins = {ROOT}/action_plugins
 callback_plugins = {ROOT}/callback_plugins
 stdout_callback = swiftdeploy
@@ -659,3 +660,71 @@ def test_the_documentation_is_shown(project: Project, kind: str, name: str) -> N
     if kind == "module":
         assert shown["examples"].strip()
         assert set(shown["doc"]["attributes"]) == {"check_mode", "diff_mode", "idempotent"}
+
+
+# ------------------------------------------------------------------------------------------ a host that lies
+
+# Runs a module as Python does, and puts into its answer what something on the controller could act on.
+LIAR = """#!{python}
+import json, subprocess, sys
+done = subprocess.run([{python!r}, *sys.argv[1:]], stdin=sys.stdin, capture_output=True, text=True)
+answer = json.loads(done.stdout[done.stdout.index("{{"):])
+forged = {{"event": "deploy", "host": "web2", "history_path": "{folder}/forged.jsonl", "summary": "forged"}}
+terminal = "\\x1b]52;c;cm0gLXJmIH4=\\x07\\x1b[2Jtold\\x9b8m \\u202e" + "x" * 100000
+answer.update(
+    swiftdeploy_event=forged,
+    swiftdeploy_context={{"event": "deploy", "host": "*"}},
+    swiftdeploy_step="forged step",
+    swiftdeploy_output="forged output",
+    swiftdeploy_appended={{"path": "/etc/passwd", "records": [forged]}},
+    swiftdeploy_watch={{"format": "text", "once": True, "interval": 5, "hosts": ["web1"], "history": "/etc/passwd"}},
+    swiftdeploy_status={{}},
+    add_host={{"host_name": "evil", "groups": ["evil"], "host_vars": {{"ansible_connection": "local"}}}},
+    add_group="evil",
+    ansible_facts={{"gate_blocked": False, "ansible_connection": "local"}},
+    warnings=[terminal],
+    msg=terminal,
+)
+print(json.dumps(answer))
+"""
+LIED_TO = """
+- hosts: liar
+  gather_facts: false
+  ignore_errors: true
+  tasks:
+    - name: Look
+      swiftdeploy_stack: {home: "{{ playbook_dir }}/home", service: app, state: log}
+    - name: Measure
+      swiftdeploy_metrics: {slots: [], window_seconds: 0}
+    - name: Ask
+      swiftdeploy_opa: {url: "http://127.0.0.1:9", queries: []}
+    - name: Refresh
+      swiftdeploy_files: {root: "{{ playbook_dir }}", files: []}
+    - name: Tell who there is
+      swiftdeploy_step:
+        msg: "hosts {{ groups.all | sort | join(' ') }}, groups {{ groups | list | sort | join(' ') }}"
+    - name: Look at one file
+      ansible.builtin.file: {path: "{{ playbook_dir }}", state: directory}
+      failed_when: true
+      ignore_errors: false
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-v"]])
+def test_a_host_that_lies_is_believed_in_nothing_but_data_of_its_own(project: Project, options: list[str]) -> None:
+    liar = project.folder / "liar.py"
+    liar.write_text(LIAR.format(python=sys.executable, folder=project.folder))
+    liar.chmod(0o755)
+    with (project.folder / "inventory.ini").open("a") as inventory:
+        inventory.write(f"\n[lies]\nliar ansible_connection=local ansible_python_interpreter={liar}\n")
+    run = project.play(LIED_TO, *options)
+    assert run.status == 2, run.out
+    assert run.out.count("told") >= (5 if options else 2), run.out
+    assert not (project.folder / "forged.jsonl").exists()
+    assert not project.history.exists()
+    assert options or "forged" not in run.out, run.out
+    assert "forged" not in [line[:6] for line in run.lines()]
+    assert "hosts liar lost web1 web2 web3, groups all down lies ungrouped up" in run.out
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", run.out), run.out
+    if not options:
+        assert max(map(len, run.lines())) < 5000

@@ -112,7 +112,7 @@ def test_an_event_nested_without_end_or_too_large_is_refused(tmp_path: Path) -> 
     with pytest.raises(HistoryError, match="levels deep"):
         history.append(tmp_path / "h", event(extra=deep))
     with pytest.raises(HistoryError, match="bytes, the most is"):
-        history.append(tmp_path / "h", event(reason="x" * (history.MAX_LINE + 1)))
+        history.append(tmp_path / "h", event(extra=["x" * 30_000] * 200))
     assert (tmp_path / "h").read_bytes() == b""
 
 
@@ -447,15 +447,11 @@ def test_other_results_write_nothing(result: object) -> None:
     assert writes.done == []
 
 
-def test_what_a_host_sends_speaks_of_that_host_only_and_cannot_choose_the_file() -> None:
+def test_an_event_speaks_of_the_host_of_its_task_or_of_the_whole_run() -> None:
     writes = Writes()
-    sent = {"swiftdeploy_event": {"event": "deploy", "host": "other", "history_path": "/etc/cron.d/x"}}
-    recorder(writes).observe("web1", sent, trusted=False)
-    recorder(writes).observe("web1", sent, trusted=True)
-    assert [(str(path), given["host"]) for path, given in writes.done] == [
-        ("/h/history.jsonl", "web1"),
-        ("/etc/cron.d/x", "other"),
-    ]
+    for host in ("other", "*", "../../x", None):
+        recorder(writes).observe("web1", {"swiftdeploy_event": {"event": "deploy", "host": host}})
+    assert writes.events() == [("deploy", host) for host in ("web1", "*", "web1", "web1")]
 
 
 @pytest.mark.parametrize(("said", "mode", "written"), [(True, False, 0), (None, True, 0), (False, True, 1)])

@@ -46,7 +46,7 @@ def recorder(folder: Path, holder: Holder | None = None) -> Recorder:
 
 
 def announce(watch: Recorder, host: str = "web1", **more: Any) -> str | None:
-    return watch.observe(host, {"swiftdeploy_context": {**CONTEXT, **more}, "swiftdeploy_step": "manifest read"}, True)
+    return watch.observe(host, {"swiftdeploy_context": {**CONTEXT, **more}, "swiftdeploy_step": "manifest read"})
 
 
 def entries(folder: Path) -> list[Path]:
@@ -76,10 +76,10 @@ def test_an_operation_is_open_until_its_end_is_recorded(tmp_path: Path, event: s
     watch = recorder(tmp_path)
     announce(watch)
     assert len(entries(tmp_path)) == 1
-    watch.observe("web1", {"swiftdeploy_event": {"event": "lock_broken", "run_id": "r1"}}, True)
-    watch.observe("web1", {"swiftdeploy_event": {"event": event, "run_id": "another"}}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "lock_broken", "run_id": "r1"}})
+    watch.observe("web1", {"swiftdeploy_event": {"event": event, "run_id": "another"}})
     assert len(entries(tmp_path)) == 1
-    watch.observe("web1", {"swiftdeploy_event": {"event": event, "run_id": "r1"}}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": event, "run_id": "r1"}})
     assert entries(tmp_path) == []
     assert watch.close("interrupted") == []
     assert [one[0] for one in events(tmp_path)] == ["lock_broken", event, event]
@@ -109,10 +109,9 @@ def test_what_is_kept_is_small_and_holds_no_arguments(tmp_path: Path) -> None:
     assert entries(tmp_path)[0].stat().st_size == len(text.encode())
 
 
-@pytest.mark.parametrize(("trusted", "check"), [(False, False), (True, True)])
-def test_check_mode_and_what_a_host_sends_open_nothing(tmp_path: Path, trusted: bool, check: bool) -> None:
+def test_check_mode_opens_nothing(tmp_path: Path) -> None:
     watch = recorder(tmp_path)
-    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, trusted, check)
+    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True)
     watch.task("web1", "Go on")
     assert list(tmp_path.iterdir()) == []
 
@@ -120,8 +119,8 @@ def test_check_mode_and_what_a_host_sends_open_nothing(tmp_path: Path, trusted: 
 def test_a_check_run_records_nothing_of_others(tmp_path: Path) -> None:
     killed(tmp_path)
     watch = recorder(tmp_path)
-    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True, True)
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy"}}, True, True)
+    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy"}}, True)
     assert records(tmp_path) == []
 
 
@@ -138,10 +137,10 @@ def test_the_operation_is_beside_the_history_that_the_host_has(tmp_path: Path) -
     other, own = tmp_path / "other", tmp_path / "own"
     other.mkdir()
     own.mkdir()
-    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True, path=other / "h")
-    watch.observe("web2", {"swiftdeploy_context": {**CONTEXT, "history_path": str(own / "h")}}, True, path=other / "h")
+    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, path=other / "h")
+    watch.observe("web2", {"swiftdeploy_context": {**CONTEXT, "history_path": str(own / "h")}}, path=other / "h")
     assert [len(list((folder / "h.open").iterdir())) for folder in (other, own)] == [1, 1]
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, True, path=other / "h")
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, path=other / "h")
     assert history.find(other / "h", "r1", "deploy", "web1") is not None
     watch.unreachable("web2", "no route")
     assert history.find(own / "h", "r1", "deploy_failed", "web2") is not None
@@ -156,7 +155,7 @@ def test_the_next_run_records_where_and_when_it_was_interrupted_once(tmp_path: P
     for number in (2, 3):
         watch = recorder(tmp_path)
         announce(watch, run_id=f"r{number}")
-        watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": f"r{number}"}}, True)
+        watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": f"r{number}"}})
         assert len(watch.notices) == (number == 2)
     assert events(tmp_path) == [
         ("deploy_interrupted", "web1", "r1"),
@@ -274,9 +273,7 @@ def test_an_end_that_could_not_be_recorded_is_told_as_that(tmp_path: Path, monke
 
     watch = Recorder(tmp_path / "history.jsonl", "this-run", "eve@control", full, holder=alive())
     announce(watch)
-    assert "the disk is full" in str(
-        watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, True)
-    )
+    assert "the disk is full" in str(watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}))
     monkeypatch.setattr(context, "is_gone", lambda *_words: True)
     (record,) = history.sweep(tmp_path / "history.jsonl", HERE)
     assert record["reason"] == "its end could not be recorded: deploy: the disk is full"
@@ -308,11 +305,11 @@ RUN = {"event": "deploy_run", "run_id": "r1", "actor": "ada@control1", "host": "
 
 def test_a_run_over_many_hosts_is_open_until_its_own_end(tmp_path: Path) -> None:
     watch = recorder(tmp_path, alive())
-    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    watch.observe("web1", {"swiftdeploy_context": RUN})
     announce(watch)
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1", "host": "web1"}}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1", "host": "web1"}})
     assert len(entries(tmp_path)) == 1, "a host's end is not the run's"
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy_run_failed", "run_id": "r1", "host": "*"}}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy_run_failed", "run_id": "r1", "host": "*"}})
     assert entries(tmp_path) == []
     assert watch.close("the run ended") == []
     assert [record["event"] for record in records(tmp_path)] == ["deploy", "deploy_run_failed"]
@@ -320,7 +317,7 @@ def test_a_run_over_many_hosts_is_open_until_its_own_end(tmp_path: Path) -> None
 
 def test_a_run_that_ends_with_a_lost_batch_is_told_with_where_it_was(tmp_path: Path) -> None:
     watch = recorder(tmp_path, alive())
-    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    watch.observe("web1", {"swiftdeploy_context": RUN})
     watch.task("web2", "Move the traffic")
     assert watch.close("the run ended") == []
     (record,) = records(tmp_path)
@@ -332,11 +329,11 @@ def test_a_run_that_ends_with_a_lost_batch_is_told_with_where_it_was(tmp_path: P
 
 def test_a_run_that_ends_with_a_lost_batch_names_what_it_has_changed(tmp_path: Path) -> None:
     watch = recorder(tmp_path, alive())
-    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    watch.observe("web1", {"swiftdeploy_context": RUN})
 
     def ended(host: str, event: str, changed: bool) -> None:
         told = {"event": event, "run_id": "r1", "host": host, "changed": changed}
-        watch.observe(host, {"swiftdeploy_event": told}, True)
+        watch.observe(host, {"swiftdeploy_event": told})
 
     for host in ("web1", "web2", "web3"):
         ended(host, "deploy", host != "web2")
@@ -348,19 +345,12 @@ def test_a_run_that_ends_with_a_lost_batch_names_what_it_has_changed(tmp_path: P
 
 def test_a_host_that_is_back_does_not_count_as_changed(tmp_path: Path) -> None:
     watch = recorder(tmp_path, alive())
-    watch.observe("web1", {"swiftdeploy_context": RUN}, True)
+    watch.observe("web1", {"swiftdeploy_context": RUN})
     for event in ("promote", "rollback"):
         told = {"event": event, "run_id": "r1", "host": "web1", "changed": True}
-        watch.observe("web1", {"swiftdeploy_event": told}, True)
+        watch.observe("web1", {"swiftdeploy_event": told})
     watch.close("the run ended")
     assert "hosts" not in records(tmp_path)[-1]
-
-
-def test_a_host_does_not_speak_for_the_whole_run(tmp_path: Path) -> None:
-    watch = recorder(tmp_path, alive())
-    watch.observe("web1", {"swiftdeploy_context": RUN}, False)
-    watch.unreachable("web1", "no route to host")
-    assert {record["host"] for record in records(tmp_path)} == {"web1"}
 
 
 # ----------------------------------------------------------------------------------------- who is told of it
@@ -388,8 +378,8 @@ def test_every_record_is_handed_on_once_as_it_is_in_its_history(tmp_path: Path, 
     watch, other = recorder(tmp_path), tmp_path / "other.jsonl"
     announce(watch)
     announce(watch, "web2")
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, True)
-    watch.observe("web1", {"swiftdeploy_event": {"event": "chaos"}}, True, path=other)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}})
+    watch.observe("web1", {"swiftdeploy_event": {"event": "chaos"}}, path=other)
     watch.unreachable("web2", "no route")
     announce(watch, "web4")
     watch.close("interrupted")
@@ -407,22 +397,20 @@ def test_every_record_is_handed_on_once_as_it_is_in_its_history(tmp_path: Path, 
 def test_check_mode_hands_nothing_on(tmp_path: Path, heard: Heard) -> None:
     killed(tmp_path)
     watch = recorder(tmp_path)
-    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True, True)
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy"}}, True, True)
+    watch.observe("web1", {"swiftdeploy_context": CONTEXT}, True)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy"}}, True)
     watch.unreachable("web1", "no route", check=True)
     assert heard == []
 
 
-def test_what_a_worker_has_swept_is_handed_on_and_what_a_host_claims_is_not(tmp_path: Path, heard: Heard) -> None:
+def test_what_a_worker_has_swept_is_handed_on(tmp_path: Path, heard: Heard) -> None:
     killed(tmp_path)
     path = tmp_path / "history.jsonl"
     swept: list[dict[str, Any]] = []
     assert history.sweep(path, HERE, None, swept.append) == swept
     result = {"swiftdeploy_appended": {"path": str(path), "records": swept}}
     watch = recorder(tmp_path)
-    watch.observe("web1", result, trusted=False)
-    assert (heard, watch.notices) == ([], [])
-    watch.observe("web1", result, trusted=True)
+    watch.observe("web1", result)
     assert heard == [(path, swept[0])]
     assert len(watch.notices) == 1
 
@@ -448,7 +436,7 @@ def test_what_was_swept_before_one_that_fails_is_handed_on(
 def test_an_event_that_could_not_be_recorded_is_handed_on_and_says_so(tmp_path: Path, heard: Heard) -> None:
     watch = recorder(tmp_path)
     path = tmp_path / "none" / "h"
-    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy_failed", "reason": "no health"}}, True, path=path)
+    watch.observe("web1", {"swiftdeploy_event": {"event": "deploy_failed", "reason": "no health"}}, path=path)
     ((place, told),) = heard
     assert (place, told["event"], told["host"], told["run_id"]) == (path, "deploy_failed", "web1", "this-run")
     assert told["reason"].startswith(f"no health\nnot in the history: cannot write the history {path}: its folder")
@@ -461,7 +449,7 @@ def test_a_listener_that_fails_is_said_so_and_the_record_stays(tmp_path: Path) -
     history.listeners.append(listen)
     try:
         watch = recorder(tmp_path)
-        assert watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}, True) is None
+        assert watch.observe("web1", {"swiftdeploy_event": {"event": "deploy", "run_id": "r1"}}) is None
     finally:
         history.listeners.remove(listen)
     assert watch.notices == ["web1: nobody is told of deploy: odd"]

@@ -55,13 +55,13 @@ def problem_of(status: int, answer: bytes) -> UnavailableError:
     ("decision", "outcome"), [(ALLOW, "allowed"), (DENY, "denied"), (INSUFFICIENT, "insufficient")]
 )
 def test_a_decision_is_handed_on_whole(decision: dict[str, Any], outcome: str) -> None:
-    assert classify("canary", 200, body(decision, decision_id="4ca6")) == {
+    assert classify("canary", 200, body(decision, decision_id="4ca6b7ec-1")) == {
         "outcome": outcome,
         "allow": decision["allow"],
         "reasons": decision["reasons"],
         "checked": decision["checked"],
         "thresholds": decision["thresholds"],
-        "decision_id": "4ca6",
+        "decision_id": "4ca6b7ec-1",
         "policy_revision": None,
         "cause": None,
         "detail": None,
@@ -237,7 +237,9 @@ def test_an_answer_that_is_no_object_is_malformed(answer: bytes) -> None:
     assert problem_of(200, answer).cause == "malformed"
 
 
-@pytest.mark.parametrize("answer", [b"{}", b'{"decision_id": "4ca6"}', b'{"warning": {"code": "api_usage_warning"}}'])
+@pytest.mark.parametrize(
+    "answer", [b"{}", b'{"decision_id": "4ca6b7ec-1"}', b'{"warning": {"code": "api_usage_warning"}}']
+)
 def test_an_answer_without_a_result_is_undefined(answer: bytes) -> None:
     problem = problem_of(200, answer)
     assert problem.cause == "undefined"

@@ -16,6 +16,7 @@ from markdown_it.token import Token
 from swiftdeploy import history, report
 from swiftdeploy.report import gather, markdown, words
 from swiftdeploy.report.document import METRIC_ROWS
+from swiftdeploy.untrusted import UNSAFE_ON_A_LINE
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HEADINGS = [
@@ -115,7 +116,7 @@ def test_any_text_is_one_cell_that_shows_just_that_text(text: str) -> None:
     page = "\n".join(markdown.table(["a", "b", "c"], [["1", markdown.md(text), "3"]]))
     ((first, shown, last),) = tables(f"# t\n\n{page}\n")["t"]
     assert (first, last) == ("1", "3")
-    expected = words.CONTROL.sub(" ", text).strip()
+    expected = UNSAFE_ON_A_LINE.sub(" ", text).strip()
     if len(expected) > words.CELL:
         expected = expected[: words.CELL - 1] + "…"
     assert shown.strip() == (expected.strip() or "–")  # noqa: RUF001

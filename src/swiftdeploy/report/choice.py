@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from swiftdeploy.report.words import CELL, CONTROL, clock
+from swiftdeploy.report.words import CELL, clock
+from swiftdeploy.untrusted import UNSAFE_ON_A_LINE
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
@@ -82,6 +83,6 @@ def choose(since: str = "", until: str = "", host: str = "", now: datetime | Non
     last = _moment("until", until, moment, end=True) if until else None
     if first is not None and last is not None and first > last:
         raise ChoiceError(f"since is {clock(first)}, which is after until, {clock(last)}: no record can be shown")
-    if len(host) > CELL or CONTROL.search(host):
+    if len(host) > CELL or UNSAFE_ON_A_LINE.search(host):
         raise ChoiceError(f"host is {host[:40]!r}; give the name of a host, or a pattern such as 'web*'")
     return Choice(first, last, host or None)

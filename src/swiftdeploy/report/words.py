@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from swiftdeploy.untrusted import UNSAFE_ON_A_LINE
+
 EMPTY = "–"  # noqa: RUF001 - a dash for "nothing" is what a table wants
 CELL = 400
-# Control characters, and the invisible ones that turn the direction of text around.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+# Told by its size alone from here on.
+LARGE = 1e15
 
 
 def words(value: object) -> str:
@@ -31,7 +32,7 @@ def words(value: object) -> str:
 
 def line(value: object, limit: int = CELL) -> str:
     """A value as at most ``limit`` characters on one line that cannot act on a terminal; empty for nothing."""
-    text = CONTROL.sub(" ", words(value)).strip()
+    text = UNSAFE_ON_A_LINE.sub(" ", words(value)).strip()
     return text[: limit - 1] + "…" if len(text) > limit else text
 
 
@@ -81,7 +82,10 @@ def span(seconds: float) -> str:
 
 def figure(value: float | None, digits: int, unit: str = "") -> str:
     """A figure with its unit, a dash when it is not known."""
-    return EMPTY if value is None else f"{value:.{digits}f}{unit}"
+    if value is None:
+        return EMPTY
+    # Nobody reads three hundred digits.
+    return f"{value:.{digits}f}{unit}" if abs(value) < LARGE else f"{value:.3g}{unit}"
 
 
 def share(value: float | None) -> str:
