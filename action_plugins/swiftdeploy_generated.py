@@ -37,12 +37,14 @@ class ActionModule(ActionBase):
             argument_spec={
                 "root": {"type": "path", "required": True},
                 "files": {"type": "list", "elements": "dict", "required": True, "options": FILE},
+                "absent": {"type": "list", "elements": "str", "default": []},
                 "only": {"type": "str"},
             }
         )
         root = Path(arguments["root"])
         try:
-            wanted = change(root, [{**entry, "mode": "0644"} for entry in arguments["files"]], only=arguments["only"])
+            files = [{**entry, "mode": "0644"} for entry in arguments["files"]]
+            wanted = change(root, files, absent=arguments["absent"], only=arguments["only"])
             diff, paths = wanted.differences(), wanted.paths
             if not self._task.check_mode:
                 wanted.apply()

@@ -97,9 +97,9 @@ class ActionModule(ActionBase):
             seen = self._module("swiftdeploy_stack", arguments["stack"], variables)
             if seen.get("failed"):
                 raise UnansweredError("; ".join(display.failure_lines(seen, "look at the host")))
-            silent = status.engine_problem(seen)
-            if silent:
-                raise UnansweredError(silent)
+            stops = status.engine_problem(seen) or "\n".join(seen["strangers"])
+            if stops:
+                raise UnansweredError(stops)
             observed, options = seen["observed"], seen["options"]
             evidence = self._evidence(observed, options, arguments, variables)
             policy = self._policy(observed, evidence, options, arguments, variables) if observed["live"] else {}

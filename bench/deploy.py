@@ -47,7 +47,7 @@ def tool(workspace: Workspace, rounds: int) -> dict[str, list[float]]:
 
 def bare(workspace: Workspace, rounds: int) -> dict[str, list[float]]:
     """Seconds of compose alone: up from nothing, up again, and up with the other mode (which recreates)."""
-    folder = workspace.folder / "generated" / "localhost"
+    folder = workspace.folder / "generated" / "localhost" / workspace.name
     figures: dict[str, list[float]] = {"cold deploy": [], "no-op deploy": [], "promote": []}
     for _round in range(rounds):
         workspace.write_manifest()

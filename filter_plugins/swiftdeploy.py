@@ -25,6 +25,7 @@ try:
         words,
     )
     from swiftdeploy_target import images as host_images
+    from swiftdeploy_target import names
     from swiftdeploy_target import state as host_state
 except ImportError as error:  # pragma: no cover
     raise AnsibleFilterError(
@@ -163,6 +164,7 @@ class FilterModule:
             "sd_compose": rendering.compose_value,
             "sd_env_file_line": rendering.env_file_line,
             "sd_hash": rendering.content_hash,
+            "sd_volume": names.volume,
             "sd_stamp": rendering.stamp,
             "sd_spec": release.make_spec,
             "sd_as_released": release.as_released,

@@ -25,6 +25,11 @@ options:
     suboptions:
       path: {description: Path below O(root)., type: str, required: true}
       content: {description: Text of the file., type: str, required: true}
+  absent:
+    description: Paths below O(root) where no file is to be.
+    type: list
+    elements: str
+    default: []
   only:
     description: Glob below O(root); files that match it and are not in O(files) are removed.
     type: str

@@ -250,6 +250,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     after = advance(current, params)
     problems: List[str] = []
     if after != before:
+        after = {**after, "owner": options["owner"]}
         state.save(stack_dir, after)
         problems = note(stack_dir, before, after, params["leaves"])
     result = {**NO_TIMES, "introduce_s": moved.introduce_s, "reload_s": moved.reload_s, "drained": True}

@@ -155,7 +155,7 @@ def start(runtime: Runtime, params: Dict[str, Any], writes: List[Write]) -> Dict
     if params["fresh"] or current["slots"][slot] != release:
         written = {**release, "outcome": "starting"} if params["fresh"] else release
         slots = {**current["slots"], slot: written}
-        state.save(stack_dir, {**current, "runtime": options["runtime"], "slots": slots})
+        state.save(stack_dir, {**current, "owner": options["owner"], "runtime": options["runtime"], "slots": slots})
     runtime.ports[slot] = int(release["port"])
     health_question = state.health_of(release, options["health"])
     began = time.monotonic()

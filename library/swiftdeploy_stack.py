@@ -46,6 +46,15 @@ options:
     description: Name of the service (C(services.name) of the manifest).
     type: str
     required: true
+  checkout:
+    description: Who works on the stack from where, in words. It is told to whoever takes the stack for a stranger's.
+    type: str
+  network:
+    description: Name that the manifest gives to the network. Needed with O(state=observed).
+    type: str
+  log_volume:
+    description: Name that the manifest gives to the volume of the service's logs. Needed with O(state=observed).
+    type: str
   runtime:
     description: Which runtime is wanted; V(auto) takes Docker where an engine answers.
     type: str
@@ -155,6 +164,15 @@ options:
     stack_dir: /home/deploy/.swiftdeploy/app
     socket: /home/deploy/.swiftdeploy/app/run/supervisor.sock
     project: swiftdeploy-app
+    names:
+      project: swiftdeploy-app
+      policy_project: swiftdeploy-app_opa
+      network: swiftdeploy-net_app
+      policy_network: swiftdeploy-app.opa
+      labels: {org.swiftdeploy.home: /home/deploy/.swiftdeploy, org.swiftdeploy.service: app}
+      kept_volumes: []
+      other_networks: []
+    owner: {home: /home/deploy/.swiftdeploy, service: app, checkout: "ada@control1 in /home/ada/shop"}
     service: app
     nginx_image: nginx:1.29
     nginx: null
@@ -209,6 +227,11 @@ log:
   type: list
   elements: dict
   sample: [{"at": "2026-11-21T03:55:00.123Z", "event": "live", "actor": "ada@control1", "version": "1.0.0"}]
+strangers:
+  description: What of a stranger's lies under the names of this stack, each with what to do. RV(problems) holds it too.
+  returned: with O(state=observed)
+  type: list
+  elements: str
 problems:
   description: Everything that stands in the way, each with its remedy.
   returned: always
@@ -221,7 +244,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import lock, release_log, state
+from ansible.module_utils.swiftdeploy_target import lock, names, ownership, release_log, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.parts import WISH
@@ -243,7 +266,18 @@ def build_options(
         "runtime": runtime,
         "stack_dir": str(stack_dir),
         "socket": str(socket_path(stack_dir)),
-        "project": f"swiftdeploy-{params['service']}",
+        "project": names.project(params["service"]),
+        "names": {
+            "project": names.project(params["service"]),
+            "policy_project": names.policy_project(params["service"]),
+            "network": names.network(params["network"], params["service"]),
+            "policy_network": names.policy_network(params["service"]),
+            "labels": names.labels(str(stack_dir.parent), params["service"]),
+            # Where an earlier version has deployed: see `look`.
+            "kept_volumes": [],
+            "other_networks": [],
+        },
+        "owner": {"home": str(stack_dir.parent), "service": params["service"], "checkout": params["checkout"]},
         "service": params["service"],
         "nginx_image": params["nginx_image"],
         "nginx": params["nginx"] or programs.get("nginx"),
@@ -334,9 +368,22 @@ def parent(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     return choose(params["supervisor"], in_use, units)
 
 
+def strangers(params: Dict[str, Any], names_: Dict[str, Any], runtime: Runtime, ours: ownership.Owner) -> List[str]:
+    """What of a stranger's lies under the names of this stack. Raises StateError."""
+    networks = [names_["network"], names_["policy_network"]]
+    volumes = [names.volume(params["log_volume"], params["service"], names_["kept_volumes"])]
+    found = [*runtime.strangers()]
+    for kind, wanted in (("network", networks), ("volume", [v for v in volumes if v not in names_["kept_volumes"]])):
+        found += [ownership.Thing(kind, name, labels) for name, labels in ownership.labels_of(kind, wanted).items()]
+    return ownership.strangers(found, ours)
+
+
 def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
     """What is returned. Raises StateError, OSError."""
-    remembered = state.load(stack_dir, params["service"])
+    remembered, ours = state.load(stack_dir, params["service"]), ownership.of(stack_dir)
+    copied = ownership.copied(remembered, ours)
+    if copied:
+        raise state.StateError(copied)
     # The process runtime is asked for by name where Docker must not even be looked at.
     engine = detect_docker()
     choice = looking.choose_runtime(params["runtime"], remembered["runtime"], engine)
@@ -348,6 +395,14 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
         choice["problem"] = choice["problem"] or under["problem"]
     problems = [choice["problem"]] if choice["problem"] else []
     made = make(options)
+    foreign: List[str] = []
+    if choice["runtime"] == "docker" and engine.usable:
+        called = options["names"]
+        called["kept_volumes"] = ownership.kept_volumes(remembered, ours)
+        beside = {network for slot in state.SLOTS for network in made.networks(slot)}
+        called["other_networks"] = sorted(beside - {called["network"]})
+        foreign = strangers(params, called, made, ours)
+        problems += foreign
     observed = looking.observe(made, stack_dir, options)
     place(params, options, observed)
     if not choice["problem"]:
@@ -357,6 +412,7 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
         "runtime_reason": choice["reason"],
         "engine_root": engine.root,
         "observed": observed,
+        "strangers": foreign,
         "problems": problems,
     }
 
@@ -372,6 +428,9 @@ def main() -> None:
             "instead_of": {"type": "str"},
             "home": {"type": "path", "required": True},
             "service": {"type": "str", "required": True},
+            "checkout": {"type": "str"},
+            "network": {"type": "str"},
+            "log_volume": {"type": "str"},
             "runtime": {"type": "str", "choices": ["auto", "docker", "process"], "default": "auto"},
             "supervisor": {"type": "str", "choices": ["auto", "supervisord", "systemd"], "default": "auto"},
             "port": {"type": "int"},
@@ -391,11 +450,12 @@ def main() -> None:
                 },
             },
         },
-        required_if=[("state", "observed", ["port", "nginx_port", "opa_port", "nginx_image"])],
+        required_if=[("state", "observed", ["port", "nginx_port", "opa_port", "nginx_image", "network", "log_volume"])],
         supports_check_mode=True,
     )
     params: Dict[str, Any] = module.params
-    stack_dir = Path(os.path.abspath(params["home"])) / params["service"]  # noqa: PTH100
+    # Resolved: a stack is known by this folder, whatever links lead to it.
+    stack_dir = Path(os.path.realpath(params["home"])) / params["service"]
     claim = None if module.check_mode else params["claim"]
     taken = False
     try:
@@ -412,6 +472,8 @@ def main() -> None:
             if claim.get("action") == "teardown" and state.load(stack_dir, params["service"])["live"]:
                 release_log.append(stack_dir, release_log.entry("teardown", claim, None))
         result = look(params, stack_dir)
+        if taken:
+            ownership.note_kept(result["options"]["names"]["kept_volumes"], stack_dir)
         if params["survey"]:
             runtime = result["options"]["runtime"]
             result["surveyed"] = survey(params["survey"], runtime, stack_dir, bool(claim))

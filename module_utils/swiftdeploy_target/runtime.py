@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from . import state
+from . import names, ownership, state
 from .command import Finished, run
 from .ports import port_free
 from .state import SLOTS
@@ -137,6 +137,18 @@ class Runtime:
         """Program to the id of the image that it runs; empty where nothing runs from images."""
         return {}
 
+    def strangers(self) -> List[ownership.Thing]:
+        """What lies under the names of the stack's programs and is somebody else's."""
+        return []
+
+    def networks(self, program: str) -> List[str]:  # noqa: ARG002
+        """The networks of a program that runs; none where programs have no network of their own."""
+        return []
+
+    def superseded(self) -> List[str]:
+        """Containers that an earlier version made in another compose project, which cannot be made anew beside them."""
+        return []
+
 
 class DockerRuntime(Runtime):
     """Containers of one compose project, named ``<project>-<program>``."""
@@ -149,29 +161,52 @@ class DockerRuntime(Runtime):
         self.ports = ports
         self.nginx_image = nginx_image
         self._seen: Optional[Dict[str, Dict[str, Any]]] = None
+        self._strangers: List[ownership.Thing] = []
 
     def container(self, program: str) -> str:
         """The name of the container of ``program``."""
         return f"{self.project}-{program}"
 
     def inspect(self, fresh: bool = False) -> Dict[str, Dict[str, Any]]:
-        """Program to ``docker inspect`` record, for the containers that exist."""
+        """Program to ``docker inspect`` record, for the containers that exist and are this stack's."""
         if self._seen is None or fresh:
-            names = [self.container(program) for program in ("nginx", *SLOTS, "opa")]
-            done = run(["docker", "container", "inspect", *names])
+            asked = [self.container(program) for program in ("nginx", *SLOTS, "opa")]
+            done = run(["docker", "container", "inspect", *asked])
             try:
                 records = json.loads(done.out or "[]")
             except ValueError:
                 records = []
-            prefix = f"{self.project}-"
-            self._seen = {record["Name"].lstrip("/")[len(prefix) :]: record for record in records}
+            prefix, ours = f"{self.project}-", ownership.of(self.folder)
+            self._seen, self._strangers = {}, []
+            for record in records:
+                name, labels = record["Name"].lstrip("/"), record["Config"].get("Labels") or {}
+                if ownership.owner(labels) == ours:
+                    self._seen[name[len(prefix) :]] = record
+                else:
+                    self._strangers.append(ownership.Thing("container", name, labels))
         return self._seen
+
+    def strangers(self) -> List[ownership.Thing]:
+        self.inspect()
+        return list(self._strangers)
+
+    def superseded(self) -> List[str]:
+        projects = {"opa": names.policy_project(self.folder.name)}
+        return [
+            self.container(program)
+            for program, record in self.inspect().items()
+            if record["Config"]["Labels"].get(ownership.COMPOSE_PROJECT) != projects.get(program, self.project)
+        ]
 
     def running(self) -> Dict[str, bool]:
         return {
             program: bool(record["State"]["Running"]) and not record["State"].get("Restarting", False)
             for program, record in self.inspect(fresh=True).items()
         }
+
+    def networks(self, program: str) -> List[str]:
+        record = self.inspect().get(program)
+        return sorted(record["NetworkSettings"]["Networks"] or {}) if record and record["State"]["Running"] else []
 
     def _network(self, program: str) -> Dict[str, Any]:
         networks: Dict[str, Any] = self.inspect().get(program, {}).get("NetworkSettings", {}).get("Networks") or {}
@@ -183,9 +218,12 @@ class DockerRuntime(Runtime):
         return f"{found}:{self.ports[slot]}" if found else None
 
     def upstream_host(self, slot: str) -> str:
-        return slot
+        # The whole name: others may call something by the slot's alone.
+        return self.container(slot)
 
     def logs(self, program: str, lines: int) -> List[str]:
+        if program not in self.inspect(fresh=True):
+            return []
         done = run(["docker", "logs", "--tail", str(lines), self.container(program)])
         # What nginx prints to its standard output is the access log.
         text = done.err if program == "nginx" else done.out + done.err
@@ -230,12 +268,27 @@ class DockerRuntime(Runtime):
         return {pid: ending for pid, parent, ending in found if parent in own}
 
     def start(self, slot: str, fresh: bool) -> None:
+        self.inspect(fresh=True)
+        # Compose would make a container that it takes for its own anew, whoever's it is.
+        foreign = ownership.strangers(self.strangers(), ownership.of(self.folder))
+        if foreign:
+            raise RuntimeFaultError("\n".join(foreign))
         arguments = ["docker", "compose", "--file", str(self.folder / "config" / "docker-compose.yml")]
         arguments += ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"]
         arguments += ["--force-recreate"] if fresh else []
         done = run([*arguments, slot], timeout=START_SECONDS)
         if not done.ok:
             raise RuntimeFaultError(f"docker compose could not start {self.container(slot)}: {done.text}")
+        self._join(slot)
+
+    def _join(self, slot: str) -> None:
+        """Bring an nginx that runs into the network of ``slot``: it was started when the stack had another one."""
+        if not self.running().get("nginx"):
+            return
+        for network in sorted(set(self.networks(slot)) - set(self.networks("nginx"))):
+            done = run(["docker", "network", "connect", network, self.container("nginx")])
+            if not done.ok:
+                raise RuntimeFaultError(f"nginx cannot join the network {network} of {slot}: {done.text}")
 
     def stop(self, slot: str) -> bool:
         if not self.running().get(slot):

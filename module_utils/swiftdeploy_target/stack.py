@@ -114,7 +114,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
     ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
     "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
     "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "gateway", "proxy",
-    "images": {program: id}, "proxy_log", "installed": compose folders}.
+    "images": {program: id}, "superseded", "proxy_log", "installed": compose folders}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
@@ -149,6 +149,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         "gateway": runtime.gateway(),
         "proxy": runtime.proxy(),
         "images": runtime.images(),
+        "superseded": runtime.superseded(),
         "installed": [part for part in ("config", "opa") if (stack_dir / part / "docker-compose.yml").exists()],
         "proxy_log": runtime.proxy_log(),
     }

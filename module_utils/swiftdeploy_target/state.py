@@ -3,6 +3,7 @@
 Shape (schema 1)::
 
     {"schema": 1, "service": "app", "runtime": "docker" | "process",
+     "owner": {"home", "service", "checkout"} | null,     # whose stack it is (ownership.py), null in older files
      "live": "blue" | "green" | null,         # the slot that has the traffic
      "canary": {"slot": "green", "weight": 10} | null,   # a release beside it, with its percent of the traffic
      "slots": {"blue": RELEASE | null, "green": RELEASE | null},
@@ -44,6 +45,7 @@ def empty(service: str) -> State:
     return {
         "schema": SCHEMA,
         "service": service,
+        "owner": None,
         "runtime": None,
         "live": None,
         "canary": None,

@@ -47,7 +47,7 @@ def running(workspace: Workspace) -> list[str]:
 
 def test_init_gives_the_same_bytes_again(workspace: Workspace) -> None:
     workspace.play("init").ok()
-    folder = workspace.folder / "generated" / "localhost"
+    folder = workspace.folder / "generated" / "localhost" / workspace.name
     first = tree(folder)
     assert {"nginx.conf", "docker-compose.yml"} <= set(first)
     subprocess.run(["rm", "-rf", str(workspace.folder / "generated")], check=True)

@@ -299,7 +299,7 @@ PORT = "a whole number from 1 to 65535"
 IMAGE = "an image reference of lower-case letters such as nginx:latest or registry.example/team/app:1.0"
 NAME = (
     "a name of at most 40 lower-case letters, digits and hyphens that begins with a letter and ends with a letter or "
-    "digit; nginx, opa and localhost are taken"
+    "digit; nginx, opa, localhost and parts are taken"
 )
 DOCKER_NAME = (
     "a name of 2 to 63 letters, digits and . _ - that begins with a letter or digit; default, bridge, host and none "
