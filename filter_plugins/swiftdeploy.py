@@ -42,6 +42,14 @@ def sd_policy_files(folder: str) -> list[dict[str, str]]:
         raise AnsibleFilterError(str(error)) from error
 
 
+def sd_serial(serial: Any) -> list[int | str]:
+    """``swiftdeploy_serial`` as Ansible's own: how many hosts are done at a time."""
+    found = fleet.sizes(serial)
+    if found is None:
+        raise AnsibleFilterError(fleet.no_sizes(serial))
+    return found
+
+
 def sd_below(files: list[dict[str, str]], folder: str) -> list[dict[str, str]]:
     """The same files below ``folder``."""
     return [{**entry, "path": f"{folder}/{entry['path']}"} for entry in files]
@@ -220,6 +228,7 @@ class FilterModule:
             "sd_fleet_batches": fleet.batches,
             "sd_fleet_places": fleet.places,
             "sd_fleet_serial": fleet.serial,
+            "sd_serial": sd_serial,
             "sd_fleet_stops": fleet.stops,
             "sd_fleet_backwards": fleet.backwards,
             "sd_fleet_tally": fleet.tally,

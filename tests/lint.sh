@@ -10,6 +10,7 @@ echo "== mypy"
 mypy src module_utils filter_plugins
 mypy library
 mypy action_plugins callback_plugins
+mypy lookup_plugins
 mypy service
 echo "== yamllint"
 yamllint --strict .

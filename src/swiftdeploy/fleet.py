@@ -78,6 +78,14 @@ def sizes(serial: Any) -> list[int | str] | None:
     return found or None
 
 
+def no_sizes(serial: Any) -> str:
+    """What is wrong with a ``serial`` that `sizes` cannot read."""
+    return (
+        f"swiftdeploy_serial is {serial!r}, allowed are a number of hosts, a percentage, or a list of them, "
+        "for example [1, 5, 25%]"
+    )
+
+
 def problems(hosts: Iterable[str], known: Known) -> list[str]:
     """What is wrong with the settings, each with what is allowed; empty when nothing."""
     seen: dict[str, dict[str, list[str]]] = {name: {} for name in ("serial", "max_fail", "on_failure")}
@@ -89,10 +97,7 @@ def problems(hosts: Iterable[str], known: Known) -> list[str]:
         for name, values in seen.items():
             values.setdefault(str(settings[name]), []).append(host)
         if sizes(settings["serial"]) is None:
-            found[
-                f"swiftdeploy_serial is {settings['serial']!r}, allowed are a number of hosts, a percentage, "
-                "or a list of them, for example [1, 5, 25%]"
-            ] = None
+            found[no_sizes(settings["serial"])] = None
         if not _whole(settings["max_fail"]):
             found[f"max_fail is {settings['max_fail']!r}, allowed is a whole number of hosts, 0 or more"] = None
         if settings["on_failure"] not in ON_FAILURE:
