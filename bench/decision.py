@@ -2,7 +2,7 @@
 
 Run by `make bench`. A real OPA is started as a deploy starts it: shipped policies, authorisation, decision log in a
 file, its Go limits. Each question goes through `swiftdeploy_target.opa.ask`, as the modules ask it: a new connection,
-a thread that bounds the whole exchange, the judgement of the answer. The bare question is a plain GET on a new
+a deadline for the whole exchange, the judgement of the answer. The bare question is a plain GET on a new
 connection, with no work behind it. Both take turns, so that what else the machine does meets both.
 
 The first decision of a new server is told apart: OPA compiles the query then. Its P99 is the highest of a few. Warm is
@@ -21,7 +21,7 @@ from typing import Any
 
 from support.opa_server import GOOD_FACTS, POLICIES, RENDER, running_opa
 from support.workspace import REPOSITORY
-from swiftdeploy_target.http import get
+from swiftdeploy_target.http import fetch
 from swiftdeploy_target.images import whole_name
 from swiftdeploy_target.opa import ask
 
@@ -77,7 +77,7 @@ def decide(url: str, domain: str) -> float:
 def bare(url: str) -> float:
     """Milliseconds of the answer that the server is there."""
     started = time.perf_counter()
-    if get(f"{url}/health", TIMEOUT).status != 200:
+    if fetch(f"{url}/health", TIMEOUT).status != 200:
         raise SystemExit("OPA is not healthy")
     return (time.perf_counter() - started) * 1000
 

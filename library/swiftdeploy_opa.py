@@ -172,7 +172,8 @@ decisions:
     cause:
       description:
         - Why no decision came back, V(null) where one did. One of V(refused), V(timeout), V(http_status), V(not_json),
-          V(undefined), V(malformed), V(too_large), V(connection), V(other_policies).
+          V(undefined), V(malformed), V(too_large), V(connection), V(other_policies), V(not_ours) (another user's
+          program has its place), V(not_started).
       type: str
       sample: null
     detail:
@@ -193,7 +194,7 @@ from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.host_facts import measure
-from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, parse_url
+from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, check_url
 from ansible.module_utils.swiftdeploy_target.opa_eval import evaluate
 
 
@@ -225,7 +226,7 @@ def main() -> None:
     )
     url, queries, timeout, revision = (module.params[name] for name in ("url", "queries", "timeout", "revision"))
     try:
-        parse_url(url)
+        check_url(url)
         check_timeout(timeout)
         check_domains([query["domain"] for query in queries])
     except ValueError as error:

@@ -10,6 +10,8 @@ from .runtime import Runtime
 
 FIRST_INTERVAL = 0.05
 GONE_SECONDS = 3.0
+# A program that is ready in the last moment still gets its chance.
+SHORTEST_QUESTION = 0.1
 
 
 def question(runtime: Runtime, program: str, url: Optional[str], health_path: str) -> Optional[str]:
@@ -39,7 +41,8 @@ def await_program(
         asked = question(runtime, program, url, health["path"])
         answer = None
         if asked is not None:
-            answer, why = try_get(asked, float(health["timeout"]))
+            left = max(timeout - (time.monotonic() - started), SHORTEST_QUESTION)
+            answer, why = try_get(asked, min(float(health["timeout"]), left))
         now = time.monotonic()
         if answer is not None and 200 <= answer.status < 300:
             return {"ok": True, "seconds": round(now - started, 3), "why": ""}

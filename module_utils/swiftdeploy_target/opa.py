@@ -18,16 +18,15 @@ question as it was sent. Where a person's override was needed there is one key m
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import math
-import queue
 import re
 import socket
-import threading
 import time
-from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import Any, Dict, List, NoReturn, Optional, Tuple, Union
 from urllib.parse import urlsplit
+
+from .http import UNIX_SCHEME, Answer, FetchError, fetch, shown
 
 CAUSES = (
     "refused",
@@ -39,22 +38,16 @@ CAUSES = (
     "too_large",
     "connection",
     "other_policies",
+    "not_ours",
+    "not_started",
 )
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_DEPTH = 64
-_CHUNK_BYTES = 64 * 1024
 _MAX_TIMEOUT_SECONDS = 3600.0
 
 _DOMAIN = re.compile(r"[a-z][a-z0-9_]*\Z")
 _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
-
-
-class Answer(NamedTuple):
-    """One HTTP answer, body read to its end."""
-
-    status: int
-    body: bytes
 
 
 class UnavailableError(Exception):
@@ -66,18 +59,17 @@ class UnavailableError(Exception):
         self.detail = detail
 
 
-def parse_url(url: str) -> Tuple[str, int]:
-    """Host and port of OPA's base URL. Raises ValueError with what is allowed."""
-    allowed = "it must be http://HOST:PORT with nothing after the port"
+def check_url(url: str) -> None:
+    """Raise ValueError, with what is allowed, unless ``url`` can be OPA's base address."""
+    allowed = f"it must be {UNIX_SCHEME}://SOCKET or http://HOST:PORT with nothing behind it"
     try:
         parts = urlsplit(url)
-        port = parts.port
+        parts.port  # noqa: B018  raises ValueError
     except ValueError as error:
         raise ValueError(f"url is '{url}': {error}; {allowed}") from None
     extra = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None
-    if parts.scheme != "http" or not parts.hostname or extra:
+    if parts.scheme not in (UNIX_SCHEME, "http") or not parts.hostname or extra:
         raise ValueError(f"url is '{url}'; {allowed}")
-    return parts.hostname, 80 if port is None else port
 
 
 def check_timeout(timeout: float) -> None:
@@ -116,14 +108,14 @@ def ask(url: str, domain: str, question: Dict[str, Any], timeout: float, revisio
     timeout bounds the whole exchange in seconds. Where a revision is given, a decision by other policies is none.
     Raises ValueError for arguments that cannot be used.
     """
-    host, port = parse_url(url)
+    check_url(url)
     check_timeout(timeout)
     check_domains([domain])
     asked = finite(question)
     body = json.dumps({"input": asked}, allow_nan=False).encode("ascii")
     started = time.monotonic()
     try:
-        answer = post(host, port, f"/v1/data/swiftdeploy/{domain}/decision?provenance=true", body, timeout)
+        answer = post(url, f"/v1/data/swiftdeploy/{domain}/decision?provenance=true", body, timeout)
         decision = classify(domain, answer.status, answer.body)
         check_revision(decision["policy_revision"], revision)
     except UnavailableError as problem:
@@ -138,7 +130,7 @@ def unavailable(url: str, problem: UnavailableError) -> Dict[str, Any]:
     return {
         "outcome": "unavailable",
         "allow": False,
-        "reasons": ["OPA at {} {}".format(url.rstrip("/"), problem.detail)],
+        "reasons": ["OPA at {} {}".format(shown(url.rstrip("/")), problem.detail)],
         "checked": {},
         "thresholds": {},
         "decision_id": None,
@@ -402,100 +394,40 @@ def _one_line(text: str) -> str:
 # --- transport ------------------------------------------------------------------------------------
 
 
-def post(host: str, port: int, path: str, body: bytes, timeout: float) -> Answer:
-    """POST JSON and read the answer; at most timeout seconds in all. Raises UnavailableError.
-
-    Uses neither proxies nor redirects. A socket's own timeout bounds single reads only, and name
-    resolution not at all: so the exchange runs in a thread, which is cut off when the time is over.
-    """
-    exchange = _Exchange(host, port, path, body, timeout)
-    worker = threading.Thread(target=exchange.run, name="opa-exchange", daemon=True)
-    worker.start()
+def post(url: str, path: str, body: bytes, timeout: float) -> Answer:
+    """POST JSON and read the answer; at most timeout seconds in all. Raises UnavailableError."""
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     try:
-        outcome = exchange.outcome.get(timeout=timeout)
-    except queue.Empty:
-        exchange.cut()
-        outcome = socket.timeout()
-    if isinstance(outcome, Answer):
-        return outcome
-    raise _explain(outcome, timeout)
+        return fetch(url.rstrip("/") + path, timeout, headers, MAX_ANSWER_BYTES, post=body)
+    except FetchError as problem:
+        raise _explain(problem, timeout) from None
 
 
-class _Exchange:
-    """One request and its answer, or the exception that ended it, put into the queue ``outcome``."""
-
-    def __init__(self, host: str, port: int, path: str, body: bytes, timeout: float) -> None:
-        self.outcome: queue.Queue[Union[Answer, Exception]] = queue.Queue()
-        self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
-        self._path = path
-        self._body = body
-        self._socket: Optional[socket.socket] = None
-
-    def run(self) -> None:
-        try:
-            self.outcome.put(self._exchange())
-        except Exception as error:  # noqa: BLE001  handed over to the thread that asked, which explains it
-            self.outcome.put(error)
-
-    def cut(self) -> None:
-        """End a running exchange: wakes the thread out of any read or write."""
-        connected = self._socket
-        if connected is not None:
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
-
-    def _exchange(self) -> Answer:
-        connection = self._connection
-        with contextlib.closing(connection):
-            connection.connect()
-            self._socket = connection.sock
-            headers = {"Content-Type": "application/json", "Connection": "close"}
-            connection.request("POST", self._path, self._body, headers)
-            response = connection.getresponse()
-            with contextlib.closing(response):
-                return Answer(response.status, _read(response))
-
-
-def _read(response: http.client.HTTPResponse) -> bytes:
-    parts: List[bytes] = []
-    size = 0
-    while True:
-        part = response.read(_CHUNK_BYTES)
-        if not part:
-            break
-        parts.append(part)
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise UnavailableError(
-                "too_large",
-                f"gave an answer of more than {MAX_ANSWER_BYTES} bytes (does another program listen there?)",
-            )
-    # A read with a size takes an early end for the end; what is still owed tells the difference.
-    if response.length:
-        raise http.client.IncompleteRead(b"", response.length)
-    return b"".join(parts)
-
-
-def _explain(error: Exception, timeout: float) -> UnavailableError:
-    """The exception of an exchange as cause and words."""
-    if isinstance(error, UnavailableError):
-        return error
-    # socket.timeout is an alias of TimeoutError only from Python 3.10 on.
-    if isinstance(error, (socket.timeout, TimeoutError)):
+def _explain(problem: FetchError, timeout: float) -> UnavailableError:
+    """Why there was no answer, as cause and words."""
+    if problem.cause == "timeout":
         return UnavailableError(
             "timeout", f"gave no answer within {timeout:g} s (is it overloaded, stopped or hanging?)"
         )
-    if isinstance(error, ConnectionRefusedError):
+    if problem.cause == "refused":
         return UnavailableError("refused", "refused the connection (is it running?)")
-    return UnavailableError("connection", _broken(error))
+    if problem.cause == "not_ours":
+        return UnavailableError("not_ours", f"was not asked: {problem.said}")
+    if problem.cause == "too_large":
+        return UnavailableError(
+            "too_large",
+            f"gave an answer of more than {MAX_ANSWER_BYTES} bytes (does another program listen there?)",
+        )
+    return UnavailableError("connection", _broken(problem))
 
 
-def _broken(error: Exception) -> str:
-    if isinstance(error, (socket.gaierror, UnicodeError)):
+def _broken(problem: FetchError) -> str:
+    error = problem.__cause__
+    if problem.cause == "bad_url" or isinstance(error, socket.gaierror):
         return "cannot be found: the host's name does not resolve (check the address)"
-    if isinstance(error, (ConnectionError, http.client.IncompleteRead)):
+    if problem.cause == "incomplete" or isinstance(error, ConnectionError):
         return "closed the connection before its answer was complete (did it crash? does it expect TLS?)"
-    if isinstance(error, http.client.HTTPException):
+    if problem.cause == "bad_answer":
         return "answered with something that is not HTTP (does another program or TLS listen there?)"
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = getattr(error, "strerror", None) or problem.detail
     return f"cannot be reached: {_one_line(str(words))} (check the address and the host's firewall)"

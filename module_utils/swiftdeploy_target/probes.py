@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from .scrape import FetchError, fetch
+from .http import FetchError, fetch
 
 HEADER = "X-SwiftDeploy-Probe"
 SLOT_HEADER = "X-SwiftDeploy-Slot"

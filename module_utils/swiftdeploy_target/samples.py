@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 from .files import write_atomic
-from .scrape import MAX_BODY, FetchError, gunzip
+from .http import MAX_BODY, FetchError, gunzip
 
 FILE_NAME = "samples.json"
 SCHEMA = 1

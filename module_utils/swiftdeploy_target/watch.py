@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, Dict, List
 
-from .scrape import FetchError, fetch
+from .http import FetchError, fetch
 
 
 def ask(url: str, timeout: float) -> str:

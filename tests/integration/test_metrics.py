@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from swiftdeploy import evidence
 from swiftdeploy_target import probes, scrape
-from swiftdeploy_target.scrape import FetchError, fetch
+from swiftdeploy_target.http import MAX_BODY, FetchError, fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
@@ -643,7 +643,7 @@ def page(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
 def bomb() -> bytes:
     """64 MiB of one letter in a few KiB, as two gzip members."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    half = packer.compress(b"a" * (scrape.MAX_BODY)) + packer.flush()
+    half = packer.compress(b"a" * (MAX_BODY)) + packer.flush()
     return half * 2
 
 

@@ -57,6 +57,12 @@ TYPE = f"# TYPE {METRIC} gauge\n"
         (f"{METRIC}{{path=/}} 0\n", None),
         (f"{METRIC} ٣\n", None),
         (f"# TYPE {METRIC} counter\n{METRIC} 0\n", None),
+        # Endless to a grammar that tries every way to divide the blanks.
+        (f'{METRIC}{{a="b"{" " * 400_000}\n', None),
+        (f'{METRIC}{{a="b",{" " * 400_000}\n', None),
+        (f"{METRIC}{' ' * 400_000}\n", None),
+        (f"{METRIC} 1{' ' * 400_000}x\n", None),
+        (f"#{' ' * 400_000}TYPE\n{METRIC} 1\n", 1),
     ],
 )
 def test_only_a_number_of_requests_is_told(text: str, told: int | None) -> None:

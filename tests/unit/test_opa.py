@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swiftdeploy_target.http import unix_url
 from swiftdeploy_target.opa import (
     CAUSES,
     MAX_DEPTH,
@@ -17,9 +19,9 @@ from swiftdeploy_target.opa import (
     check_domains,
     check_revision,
     check_timeout,
+    check_url,
     classify,
     finite,
-    parse_url,
     unavailable,
 )
 
@@ -392,15 +394,11 @@ def test_figures_that_json_does_not_know_are_asked_as_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
-    [
-        ("http://127.0.0.1:8181", ("127.0.0.1", 8181)),
-        ("http://[::1]:8181/", ("::1", 8181)),
-        ("http://opa.example", ("opa.example", 80)),
-    ],
+    "url",
+    ["http://127.0.0.1:8181", "http://localhost:1/", "http://[::1]:8181", unix_url(Path("/my app/opa.sock"))],
 )
-def test_urls(url: str, place: tuple[str, int]) -> None:
-    assert parse_url(url) == place
+def test_urls(url: str) -> None:
+    check_url(url)
 
 
 @pytest.mark.parametrize(
@@ -420,8 +418,8 @@ def test_urls(url: str, place: tuple[str, int]) -> None:
     ],
 )
 def test_other_urls_are_refused_with_what_is_allowed(url: str) -> None:
-    with pytest.raises(ValueError, match="it must be http://HOST:PORT"):
-        parse_url(url)
+    with pytest.raises(ValueError, match=r"it must be http\+unix://SOCKET or http://HOST:PORT"):
+        check_url(url)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 3601])
