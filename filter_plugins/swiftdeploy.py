@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ try:
         decisions,
         display,
         fleet,
+        given_secrets,
         measurement,
         others,
         policies,
@@ -55,16 +55,6 @@ def sd_below(files: list[dict[str, str]], folder: str) -> list[dict[str, str]]:
     return [{**entry, "path": f"{folder}/{entry['path']}"} for entry in files]
 
 
-def sd_slot_files(
-    plan: dict[str, Any], stack: dict[str, Any], secrets: dict[str, str], compose: str, supervisord: str
-) -> dict[str, Any]:
-    """What a release is started from."""
-    try:
-        return starting.slot_files(plan, stack, secrets, compose, supervisord)
-    except ValueError as error:
-        raise AnsibleFilterError(str(error)) from error
-
-
 def sd_walk(
     settings: dict[str, Any], observed: dict[str, Any], spec: dict[str, Any], pause_at: Any, resume: bool
 ) -> dict[str, Any]:
@@ -96,18 +86,6 @@ def sd_metrics_path(spec: dict[str, Any], otherwise: str) -> str:
 def sd_timings(result: dict[str, Any]) -> dict[str, float]:
     """What a module says of its times: the keys that end with _s."""
     return {key: value for key, value in result.items() if key.endswith("_s") and isinstance(value, int | float)}
-
-
-def sd_secrets(given: dict[str, str], names: list[str]) -> dict[str, str]:
-    """The value of each named secret: from ``given`` (a vault), else from the controller's environment."""
-    found = {name: given.get(name, os.environ.get(name)) for name in names}
-    missing = sorted(name for name, value in found.items() if value is None)
-    if missing:
-        raise AnsibleFilterError(
-            f"no value for the secrets {', '.join(missing)} that services.secrets names: "
-            "set them in the environment, or in swiftdeploy_secrets from a vault"
-        )
-    return {name: str(value) for name, value in found.items()}
 
 
 def sd_chaos_body(words: list[str]) -> dict[str, Any]:
@@ -170,7 +148,6 @@ class FilterModule:
             "sd_nginx_string": rendering.nginx_string,
             "sd_nginx_json": rendering.nginx_json,
             "sd_compose": rendering.compose_value,
-            "sd_env_file_line": rendering.env_file_line,
             "sd_hash": rendering.content_hash,
             "sd_volume": names.volume,
             "sd_stamp": rendering.stamp,
@@ -189,7 +166,7 @@ class FilterModule:
             "sd_as_listed": starting.as_listed,
             "sd_below": sd_below,
             "sd_program_files": starting.program_files,
-            "sd_slot_files": sd_slot_files,
+            "sd_slot_files": starting.slot_files,
             "sd_goal": release.goal,
             "sd_shares": release.shares,
             "sd_addressed": release.addressed,
@@ -203,7 +180,9 @@ class FilterModule:
             "sd_kept": host_state.kept,
             "sd_promoted": words.promoted,
             "sd_moved": words.moved,
-            "sd_secrets": sd_secrets,
+            "sd_secrets": given_secrets.packed,
+            "sd_secret_problems": given_secrets.problems,
+            "sd_secrets_not_kept": given_secrets.not_kept,
             "sd_chaos_body": sd_chaos_body,
             "sd_query": sd_query,
             "sd_decisions": sd_decisions,

@@ -71,7 +71,10 @@ gateway:
   type: str
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target import secret_values
 from ansible.module_utils.swiftdeploy_target.health import await_program, complaint
 from ansible.module_utils.swiftdeploy_target.runtime import make
 from ansible.module_utils.swiftdeploy_target.state import StateError
@@ -106,10 +109,9 @@ def main() -> None:
         url=params["url"],
     )
     if not result["ok"]:
-        module.fail_json(
-            msg=complaint(runtime, params["program"], result, params["lines"]),
-            seconds=result["seconds"],
-        )
+        words = complaint(runtime, params["program"], result, params["lines"])
+        stack_dir = Path(params["stack"]["stack_dir"])
+        module.fail_json(msg=secret_values.masked(stack_dir, words), seconds=result["seconds"])
     module.exit_json(changed=False, seconds=result["seconds"], gateway=runtime.gateway())
 
 

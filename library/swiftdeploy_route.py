@@ -176,7 +176,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, release_log, routing, state
+from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, release_log, routing, secret_values, state
 from ansible.module_utils.swiftdeploy_target.files import difference, differences, fault, install, outdated, read_bytes
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
@@ -265,6 +265,8 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
         if params["forget"]:
             after = state.without(after, params["stop"])
             state.save(stack_dir, after)
+    # Its last lines are masked by now.
+    secret_values.forget(stack_dir, after)
     if params["stop"] or not params["canary_off"]:
         routing.turn_on(folder)
     install(outdated(stack_dir, params["files"]))
@@ -333,7 +335,7 @@ def main() -> None:
         with lock.working(stack_dir, options.get("run_id")):
             result = apply(runtime, stack_dir / "config", params)
     except (routing.RoutingError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:
-        module.fail_json(msg=fault(error, Path(params["stack"]["stack_dir"])))
+        module.fail_json(msg=secret_values.masked(stack_dir, fault(error, stack_dir)))
     module.exit_json(diff=diff if result["changed"] else [], **result)
 
 

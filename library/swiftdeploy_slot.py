@@ -55,14 +55,22 @@ options:
         type: str
         default: "0644"
   secret_files:
-    description: The same for files that hold secrets. Never shown.
+    description: The same for files that the values of secrets are added to. Never shown.
     type: list
     elements: dict
     default: []
   secrets:
-    description: Values that must not be shown where the release prints them. They go nowhere else.
-    type: dict
-    default: {}
+    description:
+      - Values of the secrets that the release names, as the filter C(sd_secrets) packs them. They are kept on the host
+        as long as the release is, and masked in all that this host reports of it.
+    type: str
+    default: ""
+  secrets_of:
+    description:
+      - Id of a kept release whose values are taken from the host. O(secrets) stands in for one that the host has not
+        kept.
+    type: str
+    default: ""
   timeout:
     description: Seconds to wait until it is healthy.
     type: float
@@ -131,7 +139,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import health, lock, routing, state
+from ansible.module_utils.swiftdeploy_target import health, lock, routing, secret_values, state
 from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
@@ -146,10 +154,30 @@ def present_state(options: Dict[str, Any]) -> state.State:
     return state.reconcile(remembered, routing.loaded(options["base_url"]))
 
 
-def start(runtime: Runtime, params: Dict[str, Any], writes: List[Write]) -> Dict[str, Any]:
+def values_of(params: Dict[str, Any]) -> secret_values.Values:
+    """The values of the release's secrets. Raises NotStartedError, OSError, ValueError."""
+    stack_dir, release = Path(params["stack"]["stack_dir"]), params["release"]
+    given = secret_values.unpack(params["secrets"])
+    if params["secrets_of"]:
+        given.update(secret_values.of_release(stack_dir, params["secrets_of"]))
+    else:
+        # A release that ran here before has them already.
+        given = {**secret_values.of_release(stack_dir, release["id"]), **given}
+    names = (release.get("spec") or {}).get("secrets") or []
+    missing = sorted(set(names) - given.keys())
+    if missing:
+        raise NotStartedError(f"there is no value for the secrets {', '.join(missing)} that the release names")
+    return {name: given[name] for name in names}
+
+
+def start(
+    runtime: Runtime, params: Dict[str, Any], writes: List[Write], values: secret_values.Values
+) -> Dict[str, Any]:
     """Start the release and wait for its health. Raises NotStartedError."""
     options, slot, release = params["stack"], params["slot"], params["release"]
     stack_dir = Path(options["stack_dir"])
+    # Before anything can print one of them.
+    secret_values.keep(stack_dir, release["id"], values)
     current = present_state(options)
     # One that is started again may have had to leave its port.
     if params["fresh"] or current["slots"][slot] != release:
@@ -161,6 +189,8 @@ def start(runtime: Runtime, params: Dict[str, Any], writes: List[Write]) -> Dict
     began = time.monotonic()
     try:
         install(writes)
+        if options["runtime"] == "process":
+            secret_values.private_folder(stack_dir / "logs")
         runtime.start(slot, params["fresh"])
         started = time.monotonic()
         seen = health.await_program(
@@ -169,7 +199,8 @@ def start(runtime: Runtime, params: Dict[str, Any], writes: List[Write]) -> Dict
         if not seen["ok"]:
             raise NotStartedError(health.complaint(runtime, slot, seen, params["lines"]))
     except (RuntimeFaultError, OSError, NotStartedError) as error:
-        words = str(error)
+        # While the values are still here.
+        words = secret_values.masked(stack_dir, fault(error, stack_dir))
         if params["fresh"]:
             words += take_away(runtime, options, slot)
         raise NotStartedError(words) from error
@@ -185,10 +216,18 @@ def take_away(runtime: Runtime, options: Dict[str, Any], slot: str) -> str:
     """Stop a release that is not to run, and forget it. Answers what went wrong with that, empty when nothing."""
     try:
         runtime.stop(slot)
-        state.save(Path(options["stack_dir"]), state.without(present_state(options), slot))
+        forget(options, slot)
     except (RuntimeFaultError, state.StateError, OSError) as error:
         return f"\n{slot} could not be taken away again: {error}"
     return ""
+
+
+def forget(options: Dict[str, Any], slot: str) -> None:
+    """Forget the release in ``slot``, and its secrets. Raises StateError, OSError."""
+    stack_dir = Path(options["stack_dir"])
+    after = state.without(present_state(options), slot)
+    state.save(stack_dir, after)
+    secret_values.forget(stack_dir, after)
 
 
 def main() -> None:
@@ -207,7 +246,9 @@ def main() -> None:
             "fresh": {"type": "bool", "default": True},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file_options},
             "secret_files": {"type": "list", "elements": "dict", "default": [], "no_log": True},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "secrets": {"type": "str", "default": "", "no_log": True},
+            # An id, nothing to hide.
+            "secrets_of": {"type": "str", "default": "", "no_log": False},
             "timeout": {"type": "float", "default": 60.0},
             "interval": {"type": "float", "default": 1.0},
             "lines": {"type": "int", "default": 20},
@@ -227,17 +268,19 @@ def main() -> None:
             with lock.working(stack_dir, options.get("run_id")):
                 stopped = runtime.stop(slot)
                 if params["forget"]:
-                    state.save(stack_dir, state.without(present_state(options), slot))
+                    forget(options, slot)
             module.exit_json(changed=stopped)
         shown = outdated(stack_dir, params["files"])
-        hidden = outdated(stack_dir, [{"mode": "0600", **entry} for entry in params["secret_files"]])
+        values = values_of(params)
+        described = secret_values.start_files(options["runtime"], slot, params["secret_files"], values)
+        hidden = outdated(stack_dir, described)
         diff = differences(shown)
         if module.check_mode:
             module.exit_json(changed=True, diff=diff, start_s=0.0, healthy_s=0.0, address=None, gateway=None)
         with lock.working(stack_dir, options.get("run_id")):
-            result = start(runtime, params, [*shown, *hidden])
+            result = start(runtime, params, [*shown, *hidden], values)
     except (NotStartedError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:
-        module.fail_json(msg=fault(error, Path(params["stack"]["stack_dir"])))
+        module.fail_json(msg=secret_values.masked(stack_dir, fault(error, stack_dir)))
     module.exit_json(changed=True, diff=diff, **result)
 
 

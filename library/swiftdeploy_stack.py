@@ -210,6 +210,7 @@ observed:
     gateway: {description: Address under which nginx sees this host., type: str}
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
+    secrets: {description: Names of the secrets whose values the host keeps for each release., type: dict}
 surveyed:
   description:
     - What O(survey) asks for. A key is missing where it was not asked for, is nothing of this runtime, or could not be
@@ -244,7 +245,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import lock, names, ownership, release_log, state
+from ansible.module_utils.swiftdeploy_target import lock, names, ownership, release_log, secret_values, state
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.parts import WISH
@@ -480,7 +481,7 @@ def main() -> None:
     except (state.StateError, lock.LockError, OSError) as error:
         if taken:
             lock.release(stack_dir, params["claim"]["run_id"])
-        module.fail_json(msg=fault(error, stack_dir))
+        module.fail_json(msg=secret_values.masked(stack_dir, fault(error, stack_dir)))
     module.exit_json(changed=False, **result)
 
 

@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from . import names, ownership, state
+from . import names, ownership, secret_values, state
 from .command import Finished, run
 from .ports import port_free
 from .state import SLOTS
@@ -76,6 +76,7 @@ class Runtime:
 
     name = ""
     ports: Dict[str, int]
+    folder: Path
 
     def running(self) -> Dict[str, bool]:
         """Each known program and whether its process runs."""
@@ -98,7 +99,11 @@ class Runtime:
         return f"{self.upstream_host(slot)}:{self.ports[slot]}"
 
     def logs(self, program: str, lines: int) -> List[str]:
-        """The last lines that a program printed."""
+        """The last lines that a program printed, without the values of secrets."""
+        # All at once: a value may have several lines.
+        return secret_values.masked(self.folder, "\n".join(self._printed(program, lines))).splitlines()
+
+    def _printed(self, program: str, lines: int) -> List[str]:
         raise NotImplementedError
 
     def proxy_log(self) -> Dict[str, str]:
@@ -221,7 +226,7 @@ class DockerRuntime(Runtime):
         # The whole name: others may call something by the slot's alone.
         return self.container(slot)
 
-    def logs(self, program: str, lines: int) -> List[str]:
+    def _printed(self, program: str, lines: int) -> List[str]:
         if program not in self.inspect(fresh=True):
             return []
         done = run(["docker", "logs", "--tail", str(lines), self.container(program)])
@@ -358,7 +363,7 @@ class ProcessRuntime(Runtime):
     def upstream_host(self, slot: str) -> str:  # noqa: ARG002
         return "127.0.0.1"
 
-    def logs(self, program: str, lines: int) -> List[str]:
+    def _printed(self, program: str, lines: int) -> List[str]:
         # What nginx prints to its standard output is the access log.
         name = "nginx.err.log" if program == "nginx" else f"{program}.log"
         return tail(self.folder / "logs" / name, lines)

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from . import routing, state
+from . import routing, secret_values, state
 from .http import try_get
 from .runtime import Engine, Runtime
 from .supervisor import marked_processes
@@ -114,7 +114,8 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
     ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
     "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
     "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "gateway", "proxy",
-    "images": {program: id}, "superseded", "proxy_log", "installed": compose folders}.
+    "images": {program: id}, "superseded", "proxy_log", "installed": compose folders,
+    "secrets": {release: names whose values are kept here}}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
@@ -132,7 +133,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         slots[slot] = {
             "running": runs,
             "healthy": problem is None,
-            "problem": problem,
+            "problem": problem and secret_values.masked(stack_dir, problem),
             "address": address,
             "upstream_host": runtime.upstream_host(slot),
             "upstream": runtime.upstream(slot),
@@ -152,4 +153,5 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         "superseded": runtime.superseded(),
         "installed": [part for part in ("config", "opa") if (stack_dir / part / "docker-compose.yml").exists()],
         "proxy_log": runtime.proxy_log(),
+        "secrets": secret_values.kept_names(stack_dir, state.kept(current)),
     }

@@ -22,6 +22,7 @@ from .command import run
 
 MARK = "SWIFTDEPLOY_STACK"
 LONGEST_SOCKET_PATH = 80
+TAIL_BYTES = 65536
 
 
 class SupervisorError(Exception):
@@ -242,12 +243,17 @@ def stop_orphans(folder: Path, seconds: float = 10.0) -> List[int]:
 
 
 def tail(path: Path, lines: int) -> List[str]:
-    """The last ``lines`` lines of a log file, from at most its last 64 KiB; empty when there is none."""
+    """The last ``lines`` lines of a log file, from at most its last 64 KiB; empty when there is none.
+
+    A line whose beginning is not among these is left out: half of a secret could not be told from any other text.
+    """
     try:
         with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 65536))
-            text = stream.read().decode(errors="replace")
+            begin = max(0, stream.seek(0, os.SEEK_END) - TAIL_BYTES)
+            stream.seek(begin)
+            data = stream.read()
     except OSError:
         return []
-    return text.splitlines()[-lines:]
+    if begin:
+        data = data.partition(b"\n")[2] or f"(a line of more than {TAIL_BYTES} bytes)".encode()
+    return data.decode(errors="replace").splitlines()[-lines:]

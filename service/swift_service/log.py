@@ -39,6 +39,16 @@ class BoundedFile(WatchedFileHandler):
     WatchedFileHandler follows when another process has put it aside; the lock lets only one of them do it.
     """
 
+    def _open(self) -> Any:
+        # Its owner and group alone: whatever a request holds may come to stand here.
+        return open(
+            self.baseFilename,
+            self.mode,
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=lambda path, flags: os.open(path, flags, 0o640),
+        )
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self.stream is not None and self.stream.tell() > LARGEST_FILE:

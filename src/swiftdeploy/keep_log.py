@@ -27,6 +27,8 @@ def turned(out: BinaryIO, path: Path) -> BinaryIO:
 def main() -> None:
     """Copy standard input to its end."""
     path, largest = Path(sys.argv[1]), int(sys.argv[2])
+    # A program may print what is for nobody else.
+    os.umask(0o077)
     out: BinaryIO = path.open("ab", buffering=0)
     whole = True
     while block := os.read(0, BLOCK):

@@ -92,6 +92,9 @@ def main() -> None:
         limit(name, int(bound))
     if "logs" in sys.argv[2:]:
         keep_logs(Path(wanted["mark"]) / "logs", program)
+    else:
+        # supervisord's own is for its log files.
+        os.umask(0o022)
     os.chdir(wanted.get("cwd") or wanted["mark"])
     os.execvpe(wanted["argv"][0], wanted["argv"], environment)  # noqa: S606
 

@@ -36,18 +36,6 @@ def compose_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("$", "$$")
 
 
-def env_file_line(name: str, value: str) -> str:
-    """``NAME="value"`` for an env file of compose, whose double quotes know backslash escapes.
-
-    ValueError for a value with a line break, which such a file cannot carry.
-    """
-    if "\n" in value or "\r" in value or "\0" in value:
-        raise ValueError(f"the value of {name} has a line break or a NUL, which an environment file cannot carry")
-    for character in ("\\", '"', "$"):
-        value = value.replace(character, "\\" + character)
-    return f'{name}="{value}"\n'
-
-
 def content_hash(value: Any) -> str:
     """Twelve hexadecimal digits of the SHA-256 of ``value`` (text, or anything that JSON can hold)."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))

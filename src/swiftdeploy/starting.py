@@ -11,7 +11,6 @@ from swiftdeploy_target.files import sha256
 
 from . import keep_log, launch, policies
 from .release import environment_of
-from .rendering import env_file_line
 
 File = dict[str, str]
 
@@ -47,26 +46,25 @@ def program_files(wanted: Mapping[str, Any], program: str, stack_dir: str, super
 
 
 def slot_files(
-    plan: Mapping[str, Any], stack: Mapping[str, Any], secrets: Mapping[str, str], compose: str, supervisord: str
+    plan: Mapping[str, Any], stack: Mapping[str, Any], compose: str, supervisord: str
 ) -> dict[str, list[File]]:
     """What the release of ``plan`` is started from: {"files", "secret_files"}, paths below the stack's folder.
 
     ``compose`` is the text of the compose file, ``supervisord`` of supervisord.conf; the runtime of ``stack`` says
-    which is used. Raises ValueError for a secret that an environment file cannot carry.
+    which is used. The values of secrets are added on the host: for a way back only the host has them.
     """
     slot, spec, folder = plan["slot"], plan["release"]["spec"], stack["stack_dir"]
     if stack["runtime"] == "docker":
-        lines = "".join(env_file_line(name, value) for name, value in sorted(secrets.items()))
         return {
             "files": [{"path": "config/docker-compose.yml", "content": compose, "mode": "0644"}],
-            "secret_files": [{"path": f"secrets/{slot}.env", "content": lines, "mode": "0600"}] if lines else [],
+            "secret_files": [],
         }
     folders = {"LOG_DIR": f"{folder}/logs", "STATE_DIR": f"{folder}/slots/{slot}"}
     own = spec["command"]
     wanted = {
         "argv": own or spec["artifact"]["service_command"],
         "cwd": folder if own else spec["artifact"]["service_dir"],
-        "env": {**environment_of(spec, "127.0.0.1", plan["release"]["port"], folders), **secrets},
+        "env": environment_of(spec, "127.0.0.1", plan["release"]["port"], folders),
     }
     return {"files": _around(slot, supervisord), "secret_files": [_described(slot, wanted, folder)]}
 

@@ -81,11 +81,6 @@ def test_a_value_adds_nothing_to_the_compose_file(value: str) -> None:
     assert document == {"image": value.replace("$", "$$"), "other": 1}
 
 
-def test_an_env_file_cannot_carry_a_line_break() -> None:
-    with pytest.raises(ValueError, match="TOKEN has a line break"):
-        rendering.env_file_line("TOKEN", "a\nb")
-
-
 def test_a_configuration_reports_its_own_hash() -> None:
     one, two = rendering.stamp("a @CONFIG@"), rendering.stamp("b @CONFIG@")
     assert one["text"] == f"a {one['hash']}"
