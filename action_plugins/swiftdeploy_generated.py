@@ -6,6 +6,8 @@ In the controller's own process, as a module would cost a start of Python for ea
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,15 @@ class ActionModule(ActionBase):
         _, arguments = self.validate_argument_spec(
             argument_spec={
                 "root": {"type": "path", "required": True},
-                "files": {"type": "list", "elements": "dict", "required": True, "options": FILE},
+                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                "files": {"type": "list", "elements": "dict", "default": [], "options": FILE},
                 "absent": {"type": "list", "elements": "str", "default": []},
                 "only": {"type": "str"},
             }
         )
         root = Path(arguments["root"])
+        if arguments["state"] == "absent":
+            return self._remove(root)
         try:
             files = [{**entry, "mode": "0644"} for entry in arguments["files"]]
             wanted = change(root, files, absent=arguments["absent"], only=arguments["only"])
@@ -52,3 +57,16 @@ class ActionModule(ActionBase):
             why = fault(error, root)
             return {"failed": True, "changed": False, "msg": f"cannot write the files below {root}: {why}"}
         return {"changed": bool(paths), "changed_paths": paths, "diff": diff}
+
+    def _remove(self, root: Path) -> dict[str, Any]:
+        there = root.is_dir()
+        try:
+            if there and not self._task.check_mode:
+                shutil.rmtree(root)
+                with contextlib.suppress(OSError):
+                    # Of another service, or of another host.
+                    root.parent.rmdir()
+                    root.parent.parent.rmdir()
+        except OSError as error:
+            return {"failed": True, "changed": False, "msg": f"cannot remove {root}: {fault(error, root)}"}
+        return {"changed": there}

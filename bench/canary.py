@@ -148,7 +148,7 @@ def main() -> None:
                 print(row(f"{runtime}, all at once", *without_steps(workspace)), flush=True)
                 told.append(f"{runtime}: from the decision until nginx reported all traffic on stable {back}")
             finally:
-                workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+                workspace.clear("-e", "break_lock=true")
     print("\n" + "\n".join(told))
 
 

@@ -75,7 +75,7 @@ def main() -> None:
             sides[runtime] = tool(workspace, ROUNDS)
             if runtime == "docker":
                 sides["bare compose"] = bare(workspace, ROUNDS)
-            workspace.play("teardown", "-e", "clean=true").ok()
+            workspace.clear().ok()
     words = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
     print(f"commit {commit}, median of {ROUNDS} rounds, seconds (ratio to bare compose)\n")

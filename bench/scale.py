@@ -113,11 +113,12 @@ def tool(workspace: Workspace, inventory: Path) -> Figures:
     return found
 
 
-def loop(hosts: Hosts, folder: Path, command: str, *, send: bool = True) -> None:
+def loop(hosts: Hosts, workspace: Workspace, command: str, *, send: bool = True) -> None:
     """A shell loop over all hosts at once: send what was rendered for each, and run a command there."""
     ssh = f"ssh -i {hosts.key} {hosts.ssh_args()} -o ControlPath=/tmp/{hosts.network}-loop-%C"
     each = f'{ssh} deploy@$1 "mkdir -p app && tar -C app -x && cd app && {command}"'
-    script = f"tar -C {folder}/generated/$0 -c . | {each}" if send else f'{ssh} deploy@$1 "cd app && {command}"'
+    folder, name = workspace.folder, workspace.name
+    script = f"tar -C {folder}/generated/$0/{name} -c . | {each}" if send else f'{ssh} deploy@$1 "cd app && {command}"'
     words = "".join(f"{host.name} {host.address}\n" for host in hosts)
     subprocess.run(
         ["xargs", "-P", "50", "-n", "2", "sh", "-c", script], input=words, text=True, check=True, capture_output=True
@@ -132,8 +133,8 @@ def bare(workspace: Workspace, hosts: Hosts, inventory: Path) -> Figures:
         for step, mode in zip(STEPS, ("stable", "stable", "canary"), strict=True):
             workspace.write_manifest(mode=mode)
             workspace.play("init", "-i", str(inventory), seconds=LIMIT).ok()
-            found[step].append(measured(lambda: loop(hosts, workspace.folder, up)))
-        loop(hosts, workspace.folder, "docker compose down -v", send=False)
+            found[step].append(measured(lambda: loop(hosts, workspace, up)))
+        loop(hosts, workspace, "docker compose down -v", send=False)
     return found
 
 
@@ -141,7 +142,7 @@ def load_images(hosts: Hosts, workspace: Workspace, folder: Path) -> None:
     """Give all hosts the three images."""
     if not docker("image", "ls", "--quiet", BUNDLED):
         workspace.play("deploy").ok()
-        workspace.play("teardown", "-e", "clean=true").ok()
+        workspace.clear().ok()
     archive = folder / "images.tar"
     if not archive.exists():
         docker("save", "--output", str(archive), BUNDLED, "nginx:1.31.3", "openpolicyagent/opa:1.22.0-static")

@@ -17,11 +17,16 @@ options:
     description: Folder on the controller. Made when it is missing.
     type: path
     required: true
+  state:
+    description: V(absent) removes the folder, and the two above it where they are empty then.
+    type: str
+    choices: [present, absent]
+    default: present
   files:
     description: The files.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       path: {description: Path below O(root)., type: str, required: true}
       content: {description: Text of the file., type: str, required: true}
@@ -59,7 +64,7 @@ EXAMPLES = r"""
 RETURN = r"""
 changed_paths:
   description: Paths, relative to the root, that changed or would change.
-  returned: success
+  returned: with O(state=present)
   type: list
   elements: str
   sample: [nginx.conf]

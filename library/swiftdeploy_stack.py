@@ -470,10 +470,10 @@ def main() -> None:
                 module.exit_json(changed=False, holder=present)
             taken = True
             lock.sweep(stack_dir)
-            if claim.get("action") == "teardown" and state.load(stack_dir, params["service"])["live"]:
-                release_log.append(stack_dir, release_log.entry("teardown", claim, None))
         result = look(params, stack_dir)
-        if taken:
+        if claim and not result["strangers"]:
+            if claim.get("action") == "teardown" and result["observed"]["state"]["live"]:
+                release_log.append(stack_dir, release_log.entry("teardown", claim, None))
             ownership.note_kept(result["options"]["names"]["kept_volumes"], stack_dir)
         if params["survey"]:
             runtime = result["options"]["runtime"]

@@ -81,7 +81,7 @@ def dashboard(folder: Path) -> None:
             workspace.play("promote", "-e", "mode=canary").ok()
             picture = frames.svg(terminal(workspace), "ansible-playbook status.yml", COLUMNS)
     finally:
-        workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true")
+        workspace.clear("-e", "break_lock=true")
     # A picture asks nobody for a font.
     picture = re.sub(r"@font-face\s*{.*?}\s*", "", picture, flags=re.DOTALL)
     (PICTURES / "status.svg").write_text(picture)

@@ -169,6 +169,10 @@ class Change(NamedTuple):
         for target in self.removals:
             with contextlib.suppress(FileNotFoundError):
                 target.unlink()
+            for folder in target.relative_to(self.root).parents:
+                with contextlib.suppress(OSError):
+                    # One that has become empty.
+                    (self.root / folder).rmdir()
 
 
 def change(

@@ -1,7 +1,7 @@
 """What was switched on this host, kept on the host: so that a controller can learn what others did here.
 
 One JSON object a line in ``.log/SERVICE.jsonl`` of SwiftDeploy's folder on the host, beside the stack's own folder,
-which a teardown removes (with ``clean`` it removes this too)::
+which a teardown removes (with ``clean=data`` it removes this too)::
 
     {"at": UTC, "event": live | canary | back | teardown, "run_id", "actor", "controller", "action": the command,
      "release", "version", "mode", "slot", "weight": percent of the traffic, "leaves": replaced | rolled_back | null}

@@ -114,8 +114,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
     ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
     "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
     "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "gateway", "proxy",
-    "images": {program: id}, "superseded", "proxy_log", "installed": compose folders,
-    "secrets": {release: names whose values are kept here}}.
+    "images": {program: id}, "superseded", "proxy_log", "secrets": {release: names whose values are kept here}}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
@@ -151,7 +150,6 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         "proxy": runtime.proxy(),
         "images": runtime.images(),
         "superseded": runtime.superseded(),
-        "installed": [part for part in ("config", "opa") if (stack_dir / part / "docker-compose.yml").exists()],
         "proxy_log": runtime.proxy_log(),
         "secrets": secret_values.kept_names(stack_dir, state.kept(current)),
     }

@@ -61,7 +61,7 @@ class Struck:
 
     def fresh(self) -> None:
         """Take everything away."""
-        self.workspace.play("teardown", "-e", "clean=true", "-e", "break_lock=true").ok()
+        self.workspace.clear("-e", "break_lock=true").ok()
 
     def deployed(self) -> None:
         """A healthy stack, and the files it consists of once either slot was used."""

@@ -397,7 +397,7 @@ def test_after_a_restart_of_the_host_the_same_release_serves(fleet: Fleet, deplo
 @pytest.mark.docker
 def test_a_teardown_leaves_no_unit_running_and_none_to_come_back(fleet: Fleet, deployed: Ran) -> None:
     host = fleet.systemd
-    fleet.play("teardown", "-e", "clean=true", "--limit", "systemd1").ok()
+    fleet.play("teardown", "-e", "clean=data", "-e", f"service={fleet.workspace.name}", "--limit", "systemd1").ok()
     assert host.shell("systemctl list-units --all --no-legend --plain 'swiftdeploy-*@*'").strip() == ""
     assert host.shell(f"ls -A {STACK}").strip() == ""
     assert host.shell(f"pgrep -u {USER} -f '{STACK}/'; true").strip() == ""

@@ -308,4 +308,4 @@ def test_real_stacks_go_back_and_others_are_told_of_it(make_workspace: Callable[
     unknown = workspace.play("audit", "-i", inventory, "-e", "ask=all", "-e", f"swiftdeploy_history={elsewhere}").ok()
     assert "switches were made by runs that elsewhere.jsonl does not know" in unknown.out
     write("1.0.0")
-    workspace.play("teardown", "-i", inventory, "-e", "clean=true").ok()
+    workspace.clear("-i", inventory).ok()

@@ -121,7 +121,7 @@ def test_two_commands_and_the_walk(newcomer: Newcomer) -> None:
     report = (newcomer.folder / "audit_report.md").read_text()
     for part in ("Timeline", "Mode changes", "Chaos injections", "Policy violations"):
         assert part in report
-    newcomer.ok(f"{play} teardown.yml -e clean=true")
+    newcomer.ok(f"{play} teardown.yml -e clean=data -e service=app")
     mark = f"SWIFTDEPLOY_STACK={newcomer.folder}/"
     wait_until(lambda: not environments(mark), "all processes to be gone")
     with pytest.raises(OSError, match="refused"):

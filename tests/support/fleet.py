@@ -34,7 +34,7 @@ def service_image(workspace: Workspace) -> str:
         if not docker("image", "ls", "--quiet", BUNDLED):
             # A deploy on this machine builds or pulls all three images.
             workspace.play("deploy").ok()
-            workspace.play("teardown", "-e", "clean=true").ok()
+            workspace.clear().ok()
         made_of = [docker("image", "inspect", "--format", "{{.Id}}", BUNDLED), REFUSING]
         made_of.append((SUPPORT / "services" / "traffic.py").read_text())
         name = f"swiftdeploy-test/traffic:{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"

@@ -183,6 +183,10 @@ class Workspace:
         )
         return Ran(done)
 
+    def clear(self, *arguments: str) -> Ran:
+        """Tear down the stack with all that it keeps."""
+        return self.play("teardown", "-e", "clean=data", "-e", f"service={self.name}", *arguments)
+
     def get(self, path: str = "/", **options: Any) -> requests.Response:
         """An answer through nginx."""
         return requests.get(self.url + path, timeout=10, **options)

@@ -65,7 +65,7 @@ def test_the_core(make_workspace: Callable[[str], Workspace]) -> None:
     assert events == ["deploy", "deploy", "promote", "status_scrape", "rollback"]
     assert violations(workspace.folder / "history.jsonl") == []
 
-    workspace.play("teardown", *hosts, "-e", "clean=true").ok()
+    workspace.clear(*hosts).ok()
     wait_until(lambda: not workspace.processes(), "all processes to be gone")
     for port in (workspace.port, workspace.opa_port):
         with socket.socket() as probe:
