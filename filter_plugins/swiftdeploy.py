@@ -148,6 +148,7 @@ class FilterModule:
         return {
             "sd_nginx_string": rendering.nginx_string,
             "sd_nginx_json": rendering.nginx_json,
+            "sd_underscored": rendering.underscored,
             "sd_compose": rendering.compose_value,
             "sd_hash": rendering.content_hash,
             "sd_volume": names.volume,

@@ -29,6 +29,9 @@ options:
       image:
         description: Container image that the program is in. Without it on the host the check is RV(unknown).
         type: str
+      stack:
+        description: Stack options; the copy of the certificate that the files name is put beside them.
+        type: dict
       foreign_ports:
         description: Whether it passes where all that is wrong is that this user may not listen on its ports.
         type: bool
@@ -70,6 +73,7 @@ from pathlib import Path
 from typing import Any, Dict, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target import certificate
 from ansible.module_utils.swiftdeploy_target.command import run
 from ansible.module_utils.swiftdeploy_target.runtime import refused_ports_alone
 
@@ -87,6 +91,9 @@ def judge(check: Dict[str, Any], folder: Path) -> Tuple[str, str]:
         target = folder / entry["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(entry["content"])
+    stack = check["stack"] or {}
+    if stack.get("tls") and stack["tls"]["digest"]:
+        certificate.place(folder, stack["tls"], certificate.owner_of(stack))
     done = run([word.replace("%s", str(folder)) for word in check["argv"]], timeout=120.0)
     if done.status == NOT_FOUND:
         return "unknown", f"{check['name']}: not checked, {check['argv'][0]} is not on this host yet"
@@ -108,6 +115,7 @@ def main() -> None:
                     "files": {"type": "list", "elements": "dict", "required": True},
                     "argv": {"type": "list", "elements": "str", "required": True},
                     "image": {"type": "str"},
+                    "stack": {"type": "dict"},
                     "foreign_ports": {"type": "bool", "default": False},
                 },
             },
@@ -119,6 +127,8 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="swiftdeploy-"))
         try:
             kind, words = judge(check, folder)
+        except (certificate.CertificateError, OSError) as error:
+            kind, words = "problems", f"not true that {check['name']}: {error}"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         found[kind].append(words)

@@ -176,11 +176,29 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import inflight, lock, prune, release_log, routing, secret_values, state
+from ansible.module_utils.swiftdeploy_target import (
+    certificate,
+    inflight,
+    lock,
+    prune,
+    release_log,
+    routing,
+    secret_values,
+    state,
+)
 from ansible.module_utils.swiftdeploy_target.files import difference, differences, fault, install, outdated, read_bytes
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
 LOG_LINES = 20
+FAULTS = (
+    certificate.CertificateError,
+    routing.RoutingError,
+    RuntimeFaultError,
+    lock.LockError,
+    state.StateError,
+    OSError,
+    ValueError,
+)
 NO_TIMES = {"introduce_s": 0.0, "reload_s": 0.0, "drain_s": 0.0, "stop_s": 0.0}
 
 
@@ -226,6 +244,15 @@ def note(stack_dir: Path, before: state.State, after: state.State, leaves: str) 
     return []
 
 
+def own_files(folder: Path, options: Dict[str, Any]) -> None:
+    """Make what nginx needs besides its configuration in ``folder``. Raises CertificateError, OSError."""
+    owner = certificate.owner_of(options)
+    if options["runtime"] == "docker":
+        certificate.make_folder(folder.parent / "spool", owner)
+    if options.get("tls") and options["tls"]["digest"]:
+        certificate.place(folder, options["tls"], owner)
+
+
 def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, Any]:
     """Move the traffic, remember it, stop what has none.
 
@@ -234,6 +261,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     options = params["stack"]
     stack_dir = folder.parent
     folder.mkdir(parents=True, exist_ok=True)
+    own_files(folder, options)
     if params["canary_off"]:
         routing.turn_off(folder)
     moved = routing.move(
@@ -273,7 +301,10 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     pruned: Dict[str, Any] = {"removed": [], "problems": []}
     if params["prune"] is not None and params["commit"] == "live":
         pruned = prune.prune({**options, **params["prune"]}, before, after)
+    certificate.forget_others(folder, params["config"])
     pruned["problems"] = [*problems, *pruned["problems"]]
+    if options.get("tls") and options["tls"]["problem"]:
+        pruned["problems"].append(f"nginx goes on with the copy that it has: {options['tls']['problem']}")
     return {**result, "changed": moved.changed or stopped, "stopped": stopped, "log": log, **pruned}
 
 
@@ -334,7 +365,7 @@ def main() -> None:
         stack_dir.mkdir(parents=True, exist_ok=True)
         with lock.working(stack_dir, options.get("run_id")):
             result = apply(runtime, stack_dir / "config", params)
-    except (routing.RoutingError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:
+    except FAULTS as error:
         module.fail_json(msg=secret_values.masked(stack_dir, fault(error, stack_dir)))
     module.exit_json(diff=diff if result["changed"] else [], **result)
 

@@ -85,9 +85,13 @@ options:
     description: Path of the nginx program in the process runtime, if it is known already.
     type: str
   tls:
-    description: Whether nginx speaks TLS on its port.
-    type: bool
-    default: false
+    description:
+      - C(nginx.tls) of the manifest, files of this host; with it nginx speaks TLS on its port.
+      - What is wrong with them is among RV(problems). For a rollback a copy that the stack has serves too.
+    type: dict
+    suboptions:
+      certificate: {description: Path of the certificate., type: str, required: true}
+      key: {description: Path of the private key., type: str, required: true}
   health:
     description:
       - C(services.healthcheck) of the manifest. A release that runs is asked as it was when it was started.
@@ -180,8 +184,11 @@ options:
     supervisord: null
     supervisor: supervisord
     root: false
+    ipv6: true
+    nginx_user: "65532:65532"
     run_id: 5f3c1c8e-4b0a-5c83-9a5f-0f3c5f6f2f11
     slot_ports: {blue: 3000, green: 3001}
+    tls: null
     base_url: http://127.0.0.1:8080
     health: {path: /healthz, timeout: 2.0}
     engine_root: ""
@@ -245,12 +252,20 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import lock, names, ownership, release_log, secret_values, state
+from ansible.module_utils.swiftdeploy_target import (
+    certificate,
+    lock,
+    names,
+    ownership,
+    release_log,
+    secret_values,
+    state,
+)
 from ansible.module_utils.swiftdeploy_target import stack as looking
 from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.parts import WISH
-from ansible.module_utils.swiftdeploy_target.ports import port_free
-from ansible.module_utils.swiftdeploy_target.runtime import Runtime, detect_docker, make
+from ansible.module_utils.swiftdeploy_target.ports import has_ipv6, port_free
+from ansible.module_utils.swiftdeploy_target.runtime import NGINX_USER, Runtime, detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import Supervisor, marked_processes, socket_path
 from ansible.module_utils.swiftdeploy_target.survey import survey
 from ansible.module_utils.swiftdeploy_target.systemd import Systemd, choose, installed
@@ -287,14 +302,20 @@ def build_options(
         # Of the process runtime.
         "supervisor": None,
         "root": os.geteuid() == 0,
+        "ipv6": has_ipv6(),
         "uid": os.geteuid(),
         "gid": os.getegid(),
+        # Of nginx's container: it reads the certificate's key and keeps request bodies. Never root.
+        "nginx_user": NGINX_USER if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}",
         "run_id": (params["claim"] or {}).get("run_id"),
         # Of what is in the slots; a slot without a release has the manifest's until one is started.
         "slot_ports": {
             **dict.fromkeys(state.SLOTS, params["port"]),
             **looking.known_ports(remembered, runtime, own_ports),
         },
+        "tls": certificate.look(
+            params["tls"], stack_dir / "config", (params["claim"] or {}).get("action") == "rollback"
+        ),
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",
         "health": params["health"],
         # Where the engine that runs the stack keeps its data; empty where none does.
@@ -310,6 +331,8 @@ def port_problems(
         ("0.0.0.0", params["nginx_port"], "nginx.port", "nginx"),  # noqa: S104
         ("127.0.0.1", params["opa_port"], "opa.port", "opa"),
     ]
+    if options["ipv6"] and options["runtime"] == "process" and port_free("0.0.0.0", params["nginx_port"]) is None:  # noqa: S104
+        wanted.append(("::", params["nginx_port"], "nginx.port over IPv6", "nginx"))
     stack_dir = Path(options["stack_dir"])
     ours_left = {pid for pid, _words in marked_processes(stack_dir)} if options["runtime"] == "process" else set()
     problems = []
@@ -395,6 +418,8 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
         choice["reason"] += f", under {under['supervisor']}"
         choice["problem"] = choice["problem"] or under["problem"]
     problems = [choice["problem"]] if choice["problem"] else []
+    if options["tls"] and not options["tls"]["digest"]:
+        problems.append(options["tls"]["problem"])
     made = make(options)
     foreign: List[str] = []
     if choice["runtime"] == "docker" and engine.usable:
@@ -439,7 +464,14 @@ def main() -> None:
             "opa_port": {"type": "int"},
             "nginx_image": {"type": "str"},
             "nginx": {"type": "str"},
-            "tls": {"type": "bool", "default": False},
+            "tls": {
+                "type": "dict",
+                "options": {
+                    "certificate": {"type": "str", "required": True},
+                    # A path, which may be shown.
+                    "key": {"type": "str", "required": True, "no_log": False},
+                },
+            },
             "health": {"type": "dict", "default": {"path": "/healthz", "timeout": 2.0}},
             "survey": {
                 "type": "dict",

@@ -21,7 +21,8 @@ from .supervisor import Supervisor, SupervisorError, tail
 from .systemd import Systemd
 
 MINIMUM_COMPOSE = (2, 18)
-# Any user will do, since nginx writes nothing but /tmp; this one owns nothing.
+# Of nginx's container where root runs the stack; it owns nothing but the stack's spool and its copy of a key. Else it
+# is whoever runs the stack, who could give a file to nobody else.
 NGINX_USER = "65532:65532"
 # How nginx names a worker that takes no new connections and ends with its last request.
 SHUTTING_DOWN = "worker process is shutting down"
@@ -160,11 +161,12 @@ class DockerRuntime(Runtime):
 
     name = "docker"
 
-    def __init__(self, folder: Path, project: str, ports: Dict[str, int], nginx_image: str) -> None:
+    def __init__(self, folder: Path, project: str, ports: Dict[str, int], nginx_image: str, user: str) -> None:
         self.folder = folder
         self.project = project
         self.ports = ports
         self.nginx_image = nginx_image
+        self.nginx_user = user
         self._seen: Optional[Dict[str, Dict[str, Any]]] = None
         self._strangers: List[ownership.Thing] = []
 
@@ -239,7 +241,9 @@ class DockerRuntime(Runtime):
 
     def test_nginx(self, folder: Path, name: str) -> Finished:
         inside = f"/etc/swiftdeploy/{name}"
-        if self.running().get("nginx"):
+        # One of another user was made by an earlier version; it is about to be replaced.
+        runs_as = self.inspect(fresh=True).get("nginx", {}).get("Config", {}).get("User")
+        if self.running().get("nginx") and runs_as == self.nginx_user:
             return run(["docker", "exec", self.container("nginx"), "nginx", "-t", "-q", "-c", inside])
         arguments = [
             "docker",
@@ -253,7 +257,7 @@ class DockerRuntime(Runtime):
             "--cap-drop",
             "ALL",
         ]
-        arguments += ["--user", NGINX_USER, "--volume", f"{folder}:/etc/swiftdeploy:ro", "--entrypoint", "nginx"]
+        arguments += ["--user", self.nginx_user, "--volume", f"{folder}:/etc/swiftdeploy:ro", "--entrypoint", "nginx"]
         arguments += [self.nginx_image, "-t", "-q", "-e", "stderr", "-c", inside]
         return run(arguments, timeout=60.0)
 
@@ -443,5 +447,6 @@ def make(options: Dict[str, Any]) -> Runtime:
     seen = {slot: int(port) for slot, port in (options.get("slot_ports") or {}).items()}
     ports = state.ports(state.load(folder, options["service"]), seen)
     if options["runtime"] == "docker":
-        return DockerRuntime(folder, options["project"], ports, options["nginx_image"])
+        user = options.get("nginx_user") or NGINX_USER
+        return DockerRuntime(folder, options["project"], ports, options["nginx_image"], user)
     return ProcessRuntime(folder, ports, options.get("nginx") or "nginx", parent_of(options))

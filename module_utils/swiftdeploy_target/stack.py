@@ -64,10 +64,14 @@ def ours(port: int, stack_dir: Path) -> bool:
     return bool(owners) and owners.keys() <= {pid for pid, _words in marked_processes(stack_dir)}
 
 
+# Where a program that listens on all addresses is asked.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
 def answers(address: str, port: int) -> bool:
     """Whether something takes connections at ``port`` of this host."""
     try:
-        with socket.create_connection(("127.0.0.1" if address == "0.0.0.0" else address, port), 1.0):  # noqa: S104
+        with socket.create_connection((LOOPBACK.get(address, address), port), 1.0):
             return True
     except OSError:
         return False

@@ -6,6 +6,7 @@ appear in a message.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import stat
@@ -194,6 +195,11 @@ class _Check(Reading):
             path = opa_port if opa_port in self.keys else ("nginx", "port")
             other = "nginx.port" if path == opa_port else "opa.port"
             self.report(path, f"found {opa}, allowed a port of its own; {other} is {opa} too")
+        trusted = _dig(self.data, "nginx", "real_ip", "trusted")
+        for index, network in enumerate(trusted if isinstance(trusted, list) else []):
+            why = _no_network(network) if isinstance(network, str) else None
+            if why:
+                self.report(("nginx", "real_ip", "trusted", index), f"found {network}, allowed {why}")
         env, secrets = _dig(self.data, "services", "env"), _dig(self.data, "services", "secrets")
         if isinstance(env, dict) and isinstance(secrets, list):
             for index, name in enumerate(secrets):
@@ -202,6 +208,20 @@ class _Check(Reading):
                         ("services", "secrets", index),
                         "found a name that services.env sets too, allowed in one of them",
                     )
+
+
+def _no_network(text: str) -> str | None:
+    """What would be allowed instead of ``text``, None where it is an address or a network."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return "an IPv4 or IPv6 address, or a network such as 10.0.0.0/8"
+    if network.prefixlen == 0:
+        return "the addresses of the balancers alone; this would believe everybody"
+    address = text.partition("/")[0]
+    if "/" in text and ipaddress.ip_address(address) != network.network_address:
+        return f"{network}, if that network is meant, or {address} alone"
+    return None
 
 
 def _dig(data: Any, *keys: str) -> Any:

@@ -11,7 +11,7 @@ from .rendering import content_hash
 # What of ``services`` decides how a release is started. A change of any of them is a new release.
 SERVICE_KEYS = ("name", "image", "port", "version", "restart_policy", "log_volume", "command", "healthcheck", "metrics")
 # What of ``nginx`` is this host's and no release's: a release that comes back finds it as it is then.
-HOST_KEYS = ("image", "port", "tls")
+HOST_KEYS = ("image", "port", "tls", "real_ip")
 
 
 def make_spec(manifest: Mapping[str, Any], mode: str, runtime: str, artifact: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,14 @@ def compose_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("$", "$$")
 
 
+def underscored(name: str) -> list[str]:
+    """The other forms of a header's name that a service may take for it: each with "_" for one or more of its "-"."""
+    forms = [name]
+    for place in [index for index, letter in enumerate(name) if letter == "-"]:
+        forms += [form[:place] + "_" + form[place + 1 :] for form in forms]
+    return forms[1:]
+
+
 def content_hash(value: Any) -> str:
     """Twelve hexadecimal digits of the SHA-256 of ``value`` (text, or anything that JSON can hold)."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))

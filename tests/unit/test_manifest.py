@@ -62,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
         "drain_timeout": 65.0,
         "max_body": "1m",
         "tls": None,
+        "real_ip": None,
         "open_metrics": False,
         "open_chaos": False,
     },
@@ -325,7 +326,7 @@ SERVICES_KEYS = (
     "name, image, port, version, mode, restart_policy, log_volume, command, env, secrets, healthcheck, resources, "
     "metrics"
 )
-NGINX_KEYS = "image, port, proxy_timeout, drain_timeout, max_body, tls, open_metrics, open_chaos"
+NGINX_KEYS = "image, port, proxy_timeout, drain_timeout, max_body, tls, real_ip, open_metrics, open_chaos"
 TOP_KEYS = "services, nginx, opa, canary, images, network, contact"
 
 
