@@ -49,6 +49,7 @@ class ActionModule(ActionBase):
         self._variables = task_vars or {}
         _result, self._given = self.validate_argument_spec(argument_spec=ARGUMENTS)
         self._failures = 0
+        self._died = False
         began = time.monotonic()
         found: dict[str, Any] = {"evidence": {}, "baseline_evidence": {}, "policy": {}}
         try:
@@ -61,7 +62,12 @@ class ActionModule(ActionBase):
         if outcome == "advance":
             return result
         # Nothing comes before this: every second here is a second of users on a bad release.
-        back = self._module("swiftdeploy_route", {"stack": self._given["stack"], **self._given["back"]})
+        leaves = "died" if outcome == "unhealthy" and self._died else "replaced"
+        if outcome == "back" and found["policy"]["canary"]["outcome"] == "denied":
+            leaves = "denied"
+        back = self._module(
+            "swiftdeploy_route", {"stack": self._given["stack"], **self._given["back"], "leaves": leaves}
+        )
         result.update(changed=True, failed=True, back_s=round(time.monotonic() - decided, 3), msg=reason)
         if back.get("failed"):
             result["msg"] += f"\nand the traffic could not be taken back: {back.get('msg')}"
@@ -116,6 +122,7 @@ class ActionModule(ActionBase):
         # A look may be shorter than what a slot needs to be found dead.
         self._failures = measured["failures"].get(self._given["slot"], 0)
         for slot, why in measured["unhealthy"].items():
+            self._died = True
             raise HoldError(f"the canary in {slot} became unhealthy at {self._given['place']['weight']} %: {why}")
         return first if first is not None else list(measured["first"])
 

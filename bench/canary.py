@@ -138,7 +138,7 @@ def main() -> None:
     told: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sdbench-") as place:
         for runtime in ("process", "docker"):
-            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1)
+            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1, settle_seconds=5)
             workspace.extra["parts_dir"] = str(Path(place) / "parts")
             try:
                 manifest(workspace, "1.0.0")

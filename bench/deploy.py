@@ -67,7 +67,7 @@ def main() -> None:
         parts = Path(place) / "parts"
         sides: dict[str, dict[str, list[float]]] = {}
         for runtime in ("docker", "process"):
-            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1)
+            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1, settle_seconds=5)
             workspace.extra["parts_dir"] = str(parts)
             # Fetches images and programs before the clock starts.
             workspace.play("deploy").ok()

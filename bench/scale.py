@@ -193,7 +193,7 @@ def main() -> None:
     """Print the table."""
     sides: dict[int, tuple[Figures, Figures]] = {}
     with tempfile.TemporaryDirectory(prefix="sdbench-") as place:
-        workspace = Workspace(Path(place) / "clone", "docker", check_seconds=1)
+        workspace = Workspace(Path(place) / "clone", "docker", check_seconds=1, settle_seconds=5)
         for count in COUNTS:
             with Hosts(Path(place) / f"hosts{count}", [f"web{number}" for number in range(1, count + 1)]) as hosts:
                 load_images(hosts, workspace, Path(place))

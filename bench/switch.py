@@ -105,7 +105,7 @@ def main() -> None:
     sides = {}
     with tempfile.TemporaryDirectory(prefix="sdbench-") as place:
         for runtime in ("process", "docker"):
-            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1)
+            workspace = Workspace(Path(place) / runtime, runtime, check_seconds=1, settle_seconds=5)
             workspace.extra["parts_dir"] = str(Path(place) / "parts")
             try:
                 sides[runtime] = measure(workspace)

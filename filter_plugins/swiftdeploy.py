@@ -125,9 +125,9 @@ def sd_outcome(plan: dict[str, Any], operation: str, host: str, check: bool) -> 
     return words.outcome(plan, operation, host, check=check)
 
 
-def sd_refusal(reason: str, host: str, denied: bool, operation: str) -> str:
+def sd_refusal(reason: str, host: str, denied: bool, operation: str, in_step: bool = False) -> str:
     """What an operation says that was not done."""
-    return words.refusal(reason, host, denied=denied, operation=operation)
+    return words.refusal(reason, host, denied=denied, operation=operation, in_step=in_step)
 
 
 def sd_decisions(asked: dict[str, Any], stops: bool = False) -> str:
@@ -155,6 +155,10 @@ class FilterModule:
             "sd_stamp": rendering.stamp,
             "sd_spec": release.make_spec,
             "sd_as_released": release.as_released,
+            "sd_asked": release.asked,
+            "sd_deploy_problem": release.deploy_problem,
+            "sd_stable_problem": release.stable_problem,
+            "sd_after_rollback": words.after_rollback,
             "sd_served": release.served,
             "sd_same_code": release.same_code,
             "sd_drift": release.drift,

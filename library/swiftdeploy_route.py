@@ -15,6 +15,8 @@ description:
   - Then it writes down who has the traffic. Then, where O(stop) names a slot, it waits for the end of the workers that
     still serve an earlier configuration and for the requests that the slot itself is working on, stops that slot,
     and removes what no kept release needs any more.
+  - With O(settle) the release in O(slot) is watched while that slot is still warm. When it dies its traffic goes back
+    within a second, and the module fails.
 options:
   stack:
     description: The C(options) that C(swiftdeploy_stack) returned for this host.
@@ -62,10 +64,16 @@ options:
     description: With O(commit=live), the release record.
     type: dict
   leaves:
-    description: With O(commit=live), what becomes of the release that was live.
+    description:
+      - With O(commit=live), what becomes of the release that was live; with O(commit=back), of the canary. Other than
+        V(replaced) it is remembered as one that does not come back unasked.
     type: str
-    choices: [replaced, rolled_back]
+    choices: [replaced, rolled_back, denied, died]
     default: replaced
+  reject:
+    description: With O(commit=live), whether that is remembered.
+    type: bool
+    default: true
   weight:
     description: With O(commit=canary), percent of the traffic.
     type: int
@@ -102,6 +110,37 @@ options:
       - With O(commit=live), remove what no kept release needs any more. Keys C(parts_dir), the folder of the programs,
         and C(keep_images), names of images that always stay. Without it nothing is removed.
     type: dict
+  settle:
+    description:
+      - Watch the release that has got the traffic. Without C(watched) there is nothing to go back to.
+    type: dict
+    suboptions:
+      seconds:
+        description: How long, at least; it is watched while requests of the slot before it are in flight as well.
+        type: float
+        required: true
+      later:
+        description: Only write down that it is to be watched; a later call does.
+        type: bool
+        default: false
+      back_to:
+        description: Slot that the traffic goes back to.
+        type: str
+        choices: [blue, green]
+      watched:
+        description:
+          - Text of the configuration for that time; it gives all traffic to O(slot), and to C(back_to) as soon as the
+            file C(canary.off) is there.
+        type: str
+      watched_hash:
+        description: Hash that C(watched) reports of itself.
+        type: str
+      back:
+        description: Text of the configuration that knows C(back_to) alone.
+        type: str
+      back_hash:
+        description: Hash that C(back) reports of itself.
+        type: str
   drain_timeout:
     description: Seconds to wait for requests in flight. nginx closes what is left then.
     type: float
@@ -130,6 +169,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+died:
+  description: C(id), C(version) and C(mode) of the release that died in the time of O(settle).
+  returned: failure, when it did
+  type: dict
 drained:
   description: Whether all old workers, and the stopped slot's own requests, ended in time.
   returned: success
@@ -148,6 +191,10 @@ reload_s:
   type: float
 drain_s:
   description: Seconds until the last request of an earlier configuration had ended.
+  returned: success
+  type: float
+settle_s:
+  description: Seconds that the release was watched.
   returned: success
   type: float
 stop_s:
@@ -172,8 +219,9 @@ problems:
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import (
@@ -188,6 +236,7 @@ from ansible.module_utils.swiftdeploy_target import (
 )
 from ansible.module_utils.swiftdeploy_target.files import difference, differences, fault, install, outdated, read_bytes
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
+from ansible.module_utils.swiftdeploy_target.settle import Settle
 
 LOG_LINES = 20
 FAULTS = (
@@ -199,18 +248,27 @@ FAULTS = (
     OSError,
     ValueError,
 )
-NO_TIMES = {"introduce_s": 0.0, "reload_s": 0.0, "drain_s": 0.0, "stop_s": 0.0}
+NO_TIMES = {"introduce_s": 0.0, "reload_s": 0.0, "drain_s": 0.0, "settle_s": 0.0, "stop_s": 0.0}
+
+
+class DiedError(Exception):
+    """The release that had got the traffic is dead; the message says why, and what serves."""
 
 
 def advance(current: state.State, params: Dict[str, Any]) -> state.State:
     """The state after the traffic has moved. Pure."""
     options = params["stack"]
     if params["commit"] == "live":
-        after = state.commit(current, params["release"], options["runtime"], params["leaves"])
+        after = state.commit(current, params["release"], options["runtime"], params["leaves"], params["reject"])
+        back_to = (params["settle"] or {}).get("back_to")
+        after = state.settling(current, after, back_to) if back_to else after
     elif params["commit"] == "canary":
         after = state.with_canary(current, params["slot"], params["weight"])
     elif params["commit"] == "back":
-        after = {**current, "canary": None}
+        after = {
+            **state.reject(current, current["slots"][state.other(params["slot"])], params["leaves"]),
+            "canary": None,
+        }
     else:
         after = current
     programs = {key: options[key] for key in ("nginx", "nginx_version", "supervisord") if options.get(key)}
@@ -231,6 +289,76 @@ def idle(runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> bool
     metrics = state.metrics_of(held, {"path": gauge["path"], "in_progress": gauge["metric"]})
     told = inflight.wait_idle(address, metrics["path"], metrics["in_progress"], deadline)
     return drained and told["idle"] is not False
+
+
+class Drain:
+    """Waiting for requests in flight, beside whatever else is done meanwhile."""
+
+    def __init__(self, runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: Future[Tuple[bool, float]] = self._pool.submit(self._wait, runtime, moved, params)
+
+    @staticmethod
+    def _wait(runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> Tuple[bool, float]:
+        began = time.monotonic()
+        drained = idle(runtime, moved, params)
+        return drained, round(time.monotonic() - began, 3)
+
+    def done(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self._waiting.done()
+
+    def result(self) -> Tuple[bool, float]:
+        """Whether all ended in time, and after how many seconds. Raises what went wrong."""
+        return self._waiting.result()
+
+
+def health_of(params: Dict[str, Any]) -> Dict[str, Any]:
+    """How the release in the slot is asked for its health."""
+    options = params["stack"]
+    return state.health_of(params["release"], options["health"])
+
+
+def go_back(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> str:
+    """Take the traffic of a release that has died back to the one before it. Answers what is to be said of that."""
+    options, settle, slot = params["stack"], params["settle"], params["slot"]
+    if not settle.get("watched"):
+        return f"There is nothing to go back to: {slot} keeps the traffic.{last_lines(runtime, slot)}"
+    # Nothing comes before this: every moment here is one of users without an answer.
+    routing.turn_off(folder)
+    before = state.load(folder.parent, options["service"])
+    after = state.taken_back(before)
+    state.save(folder.parent, after)
+    problems = note(folder.parent, before, after, "died")
+    said = last_lines(runtime, slot)
+    moved = routing.move(
+        runtime, folder, routing.Config(settle["back"], settle["back_hash"]), base_url=options["base_url"]
+    )
+    runtime.stop(slot)
+    after = state.without(after, slot)
+    state.save(folder.parent, after)
+    secret_values.forget(folder.parent, after)
+    routing.drain(runtime, moved.old_workers, params["drain_timeout"])
+    routing.turn_on(folder)
+    back_to = settle["back_to"]
+    serves = f"{back_to} (v{after['slots'][back_to]['version']}) has all traffic again."
+    return "\n".join([serves + said, *problems])
+
+
+def lived(runtime: Runtime, folder: Path, params: Dict[str, Any], watch: Settle, drain: Optional[Drain]) -> float:
+    """Watch the release that has got the traffic; for how many seconds. Raises DiedError once the traffic is back."""
+    watch.begin()
+    problem = watch.watch(drain.done if drain else None)
+    seconds = watch.seconds()
+    if problem:
+        raise DiedError(f"{problem}, {seconds:.1f} s after it had got the traffic. {go_back(runtime, folder, params)}")
+    return round(seconds, 3)
+
+
+def last_lines(runtime: Runtime, slot: str) -> str:
+    """What a dead release printed last, as it is shown."""
+    lines = "".join(f"\n    {line}" for line in runtime.logs(slot, LOG_LINES)) or "\n    (it printed nothing)"
+    return f"\nThe last lines of {slot}:{lines}"
 
 
 def note(stack_dir: Path, before: state.State, after: state.State, leaves: str) -> List[str]:
@@ -262,19 +390,24 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     stack_dir = folder.parent
     folder.mkdir(parents=True, exist_ok=True)
     own_files(folder, options)
+    before = state.load(stack_dir, options["service"])
+    # Before anything moves: what an earlier run did is its own, what this one does is written down below.
+    current = state.reconcile(before, routing.loaded(options["base_url"]))
     if params["canary_off"]:
         routing.turn_off(folder)
+    settle, final = params["settle"] or {}, routing.Config(params["config"], params["config_hash"])
+    watches = bool(settle) and not settle["later"]
+    watch = Settle(runtime, params["slot"], health_of(params), settle["seconds"]) if watches else None
     moved = routing.move(
         runtime,
         folder,
-        routing.Config(params["config"], params["config_hash"]),
+        routing.Config(settle["watched"], settle["watched_hash"]) if settle.get("watched") else final,
         base_url=options["base_url"],
         introduce=routing.Config(params["introduce"], params["introduce_hash"]) if params["introduce"] else None,
         slot=params["slot"],
         place_only=params["place_only"],
+        on=bool(settle.get("watched")),
     )
-    before = state.load(stack_dir, options["service"])
-    current = state.reconcile(before, routing.loaded(options["base_url"]))
     after = advance(current, params)
     problems: List[str] = []
     if after != before:
@@ -283,13 +416,19 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
         problems = note(stack_dir, before, after, params["leaves"])
     result = {**NO_TIMES, "introduce_s": moved.introduce_s, "reload_s": moved.reload_s, "drained": True}
     stopped, log = False, []
-    if params["stop"]:
+    drain = Drain(runtime, moved, params) if params["stop"] else None
+    if watch is not None:
+        result["settle_s"] = lived(runtime, folder, params, watch, drain)
+        if settle.get("watched"):
+            routing.move(runtime, folder, final, base_url=options["base_url"])
+            after = {**after, "settling": None}
+            state.save(stack_dir, after)
+    if drain:
         log = runtime.logs(params["stop"], LOG_LINES)
+        result["drained"], result["drain_s"] = drain.result()
         began = time.monotonic()
-        result["drained"] = idle(runtime, moved, params)
-        drained = time.monotonic()
         stopped = runtime.stop(params["stop"])
-        result["drain_s"], result["stop_s"] = round(drained - began, 3), round(time.monotonic() - drained, 3)
+        result["stop_s"] = round(time.monotonic() - began, 3)
         if params["forget"]:
             after = state.without(after, params["stop"])
             state.save(stack_dir, after)
@@ -323,7 +462,21 @@ def main() -> None:
             "canary_off": {"type": "bool", "default": False},
             "commit": {"type": "str", "choices": ["live", "canary", "back", "nothing"], "default": "nothing"},
             "release": {"type": "dict"},
-            "leaves": {"type": "str", "choices": ["replaced", "rolled_back"], "default": "replaced"},
+            "leaves": {"type": "str", "choices": ["replaced", *state.REJECTED], "default": "replaced"},
+            "reject": {"type": "bool", "default": True},
+            "settle": {
+                "type": "dict",
+                "options": {
+                    "seconds": {"type": "float", "required": True},
+                    "later": {"type": "bool", "default": False},
+                    "back_to": {"type": "str", "choices": list(state.SLOTS)},
+                    "watched": {"type": "str"},
+                    "watched_hash": {"type": "str"},
+                    "back": {"type": "str"},
+                    "back_hash": {"type": "str"},
+                },
+                "required_together": [("back_to", "watched", "watched_hash", "back", "back_hash")],
+            },
             "weight": {"type": "int", "default": 0},
             "stop": {"type": "str", "choices": list(state.SLOTS)},
             "forget": {"type": "bool", "default": False},
@@ -365,6 +518,11 @@ def main() -> None:
         stack_dir.mkdir(parents=True, exist_ok=True)
         with lock.working(stack_dir, options.get("run_id")):
             result = apply(runtime, stack_dir / "config", params)
+    except DiedError as error:
+        release = params["release"]
+        died = {key: release[key] for key in ("id", "version", "mode")}
+        name = f"{params['slot']} (v{release['version']})"
+        module.fail_json(msg=secret_values.masked(stack_dir, f"{name} died: {error}"), died=died)
     except FAULTS as error:
         module.fail_json(msg=secret_values.masked(stack_dir, fault(error, stack_dir)))
     module.exit_json(diff=diff if result["changed"] else [], **result)

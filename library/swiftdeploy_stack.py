@@ -214,6 +214,7 @@ observed:
     running: {description: Programs of the stack and whether they run., type: dict}
     slots: {description: Each slot's health and address and port and release., type: dict}
     next_port: {description: Port of the next release., type: int}
+    taken_back: {description: Whether this look took the traffic from a release that had died unwatched., type: bool}
     gateway: {description: Address under which nginx sees this host., type: str}
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
@@ -402,7 +403,7 @@ def strangers(params: Dict[str, Any], names_: Dict[str, Any], runtime: Runtime, 
     return ownership.strangers(found, ours)
 
 
-def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
+def look(params: Dict[str, Any], stack_dir: Path, claimed: bool) -> Dict[str, Any]:
     """What is returned. Raises StateError, OSError."""
     remembered, ours = state.load(stack_dir, params["service"]), ownership.of(stack_dir)
     copied = ownership.copied(remembered, ours)
@@ -430,6 +431,10 @@ def look(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
         foreign = strangers(params, called, made, ours)
         problems += foreign
     observed = looking.observe(made, stack_dir, options)
+    taken_back = claimed and not foreign and looking.take_back(observed, stack_dir)
+    if taken_back:
+        observed = looking.observe(made, stack_dir, options)
+    observed["taken_back"] = taken_back
     place(params, options, observed)
     if not choice["problem"]:
         problems += port_problems(params, options, made, observed["running"])
@@ -502,7 +507,7 @@ def main() -> None:
                 module.exit_json(changed=False, holder=present)
             taken = True
             lock.sweep(stack_dir)
-        result = look(params, stack_dir)
+        result = look(params, stack_dir, bool(claim))
         if claim and not result["strangers"]:
             if claim.get("action") == "teardown" and result["observed"]["state"]["live"]:
                 release_log.append(stack_dir, release_log.entry("teardown", claim, None))

@@ -5,7 +5,8 @@ wait until nginx itself says that it runs the new configuration, then wait until
 one is gone. Only then is a slot without traffic idle, since every request to it was held by one of those workers.
 
 One thing needs no reload: while the file ``canary.off`` lies beside nginx.conf, nginx gives a canary nothing,
-in every worker, old ones included. So a bad canary is off within the time of one file's creation.
+in every worker, old ones included; and a release that was switched to a moment ago neither, as long as the one before
+it is kept warm. So a bad release is off within the time of one file's creation.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class RoutingError(Exception):
 def loaded(base_url: str, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
     """What the running nginx says of its own configuration.
 
-    {"service", "config": hash, "live": slot, "weights": {slot: percent}, "off": bool}, or None when no nginx of
-    ours answers at ``base_url``. The weights are those that hold: a canary that is off has none.
+    {"service", "config": hash, "live": slot, "weights": {slot: percent}, "fallback": slot that has all traffic while
+    "off" is true, "off": bool}, or None when no nginx of ours answers at ``base_url``. Slot and weights are those that
+    hold: a release that is off has none.
     """
     answer, _why = try_get(base_url + ROUTING_PATH, timeout)
     if answer is None or answer.status != 200:
@@ -48,7 +50,10 @@ def loaded(base_url: str, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
         return None
     if not isinstance(data, dict) or "config" not in data:
         return None
-    return {**data, "weights": {data["live"]: 100}} if data.get("off") else data
+    if not data.get("off"):
+        return data
+    live = data.get("fallback") or data["live"]
+    return {**data, "live": live, "weights": {live: 100}}
 
 
 def check(runtime: Runtime, folder: Path, text: str) -> None:
@@ -100,12 +105,15 @@ def move(
     introduce: Optional[Config] = None,
     slot: Optional[str] = None,
     place_only: bool = False,
+    on: bool = False,
 ) -> Moved:
     """Bring nginx to ``final``.
 
     ``introduce`` is a configuration that knows ``slot`` but gives it no traffic yet. It is loaded first: nginx has
     then found the slot's address and the slot has answered through it before the first user's request goes there.
     (nginx keeps addresses that it has found over a reload, but is without one for a moment when a name is new.)
+
+    ``on``: what an earlier run had turned off when the slot's release died is on again, since it lives.
 
     When nginx does not run, or with ``place_only``, the file is only put in place. Raises RoutingError.
     """
@@ -117,6 +125,8 @@ def move(
         if not settled:
             check(runtime, folder, final.text)
             (folder / CANDIDATE_NAME).replace(path)
+        if on:
+            turn_on(folder)
         return Moved(not settled, set())
     if settled and serving is not None and serving["config"] == final.hash:
         return Moved(False, set())
@@ -128,6 +138,8 @@ def move(
         if slot is not None:
             _verify(base_url, slot)
     introduced = time.monotonic()
+    if on:
+        turn_on(folder)
     old_workers |= set(runtime.nginx_workers())
     _load(runtime, folder, final, base_url)
     return Moved(True, old_workers, round(introduced - started, 3), round(time.monotonic() - introduced, 3))

@@ -87,6 +87,18 @@ class Runtime:
         """Each known program and whether it has a process now, also one that may be about to end again."""
         return self.running()
 
+    def life(self, slot: str) -> Optional[str]:
+        """What another start of ``slot`` would change; None while it does not run."""
+        raise NotImplementedError
+
+    def ending(self, slot: str) -> str:
+        """How ``slot`` ended last, in words; empty where nothing is known."""
+        raise NotImplementedError
+
+    def restarts(self) -> Dict[str, int]:
+        """Slot to how often it was started again after it had ended by itself, as far as that is known."""
+        return {}
+
     def address(self, slot: str) -> Optional[str]:
         """Where ``slot`` answers the host, None while it has no address."""
         raise NotImplementedError
@@ -214,6 +226,23 @@ class DockerRuntime(Runtime):
     def networks(self, program: str) -> List[str]:
         record = self.inspect().get(program)
         return sorted(record["NetworkSettings"]["Networks"] or {}) if record and record["State"]["Running"] else []
+
+    def life(self, slot: str) -> Optional[str]:
+        if not self.running().get(slot):
+            return None
+        record = self.inspect()[slot]
+        return f"{record['Id']} {record['State']['StartedAt']}"
+
+    def ending(self, slot: str) -> str:
+        state = self.inspect(fresh=True).get(slot, {}).get("State", {})
+        if state.get("OOMKilled"):
+            return "out of memory"
+        if state.get("Running") and not state.get("Restarting"):
+            return "it was started again"
+        return f"status {state['ExitCode']}" if "ExitCode" in state else ""
+
+    def restarts(self) -> Dict[str, int]:
+        return {slot: int(self.inspect()[slot].get("RestartCount") or 0) for slot in SLOTS if slot in self.inspect()}
 
     def _network(self, program: str) -> Dict[str, Any]:
         networks: Dict[str, Any] = self.inspect().get(program, {}).get("NetworkSettings", {}).get("Networks") or {}
@@ -360,6 +389,16 @@ class ProcessRuntime(Runtime):
 
     def alive(self) -> Dict[str, bool]:
         return {name: entry["pid"] > 0 for name, entry in self.supervisor.info().items()}
+
+    def life(self, slot: str) -> Optional[str]:
+        entry = self.supervisor.info().get(slot, {})
+        return str(entry["pid"]) if entry.get("pid") and entry["state"] in (10, 20) else None
+
+    def ending(self, slot: str) -> str:
+        entry = self.supervisor.info().get(slot, {})
+        if entry.get("pid"):
+            return "it was started again"
+        return f"status {entry['exitstatus']}" if "exitstatus" in entry else ""
 
     def address(self, slot: str) -> Optional[str]:
         return f"127.0.0.1:{self.ports[slot]}"

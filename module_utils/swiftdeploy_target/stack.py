@@ -112,6 +112,20 @@ def healthy(address: Optional[str], path: str, timeout: float) -> Optional[str]:
     return None if 200 <= answer.status < 300 else f"it answers {answer.status}"
 
 
+def take_back(observed: Dict[str, Any], stack_dir: Path) -> bool:
+    """Give the traffic back to the slot that is still warm, where a run was killed that watched the other one.
+
+    True when a release died that nobody watched any more: the stack is then to be looked at again.
+    """
+    watched, serving = observed["state"]["settling"], observed["serving"] or {}
+    if watched is None or serving.get("fallback") != watched["from"] or serving.get("live") != watched["slot"]:
+        return False
+    if observed["slots"][watched["slot"]]["healthy"] or not observed["slots"][watched["from"]]["healthy"]:
+        return False
+    routing.turn_off(stack_dir / "config")
+    return True
+
+
 def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[str, Any]:
     """The stack as it is. Reads only.
 

@@ -6,10 +6,12 @@ Shape (schema 1)::
      "owner": {"home", "service", "checkout"} | null,     # whose stack it is (ownership.py), null in older files
      "live": "blue" | "green" | null,         # the slot that has the traffic
      "canary": {"slot": "green", "weight": 10} | null,   # a release beside it, with its percent of the traffic
+     "settling": {"slot", "from", "last_stable"} | null,   # a switch that is still watched, and the way back from it
      "slots": {"blue": RELEASE | null, "green": RELEASE | null},
      "programs": {"nginx", "nginx_version", "supervisord"} | null,   # of the process runtime: what a rollback uses
      "last_stable": RELEASE | null,           # the last release that had all traffic in stable mode
-     "releases": [RELEASE, ...]}              # the last KEPT_RELEASES that went live, oldest first
+     "releases": [RELEASE, ...],              # the last KEPT_RELEASES that went live, oldest first
+     "rejected": [{"id", "version", "mode", "code", "why", "time"}, ...]}   # what does not come back unasked
 
     RELEASE = {"id", "version", "image", "mode", "spec", "spec_hash", "slot", "time", "outcome",
                "port",                        # where it listens: in its container, or on loopback
@@ -21,6 +23,7 @@ metrics; it holds no secret values. Records of older versions are without ``port
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -30,6 +33,10 @@ from .files import read_bytes, write_atomic
 SLOTS = ("blue", "green")
 SCHEMA = 1
 KEPT_RELEASES = 5
+KEPT_REJECTED = 20
+# Outcomes of a release that nobody goes back to unasked.
+BAD = ("rolled_back", "died")
+REJECTED = ("rolled_back", "denied", "died")
 FILE_NAME = "state.json"
 
 State = Dict[str, Any]
@@ -49,10 +56,12 @@ def empty(service: str) -> State:
         "runtime": None,
         "live": None,
         "canary": None,
+        "settling": None,
         "slots": dict.fromkeys(SLOTS),
         "programs": None,
         "last_stable": None,
         "releases": [],
+        "rejected": [],
     }
 
 
@@ -85,11 +94,33 @@ def other(slot: Optional[str]) -> str:
     return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
 
 
-def commit(state: State, release: Release, runtime: str, leaves: str = "replaced") -> State:
+def code_hash(spec: Dict[str, Any]) -> str:
+    """What a release is made of, whatever its mode, as twelve hexadecimal digits. Pure."""
+    code = {key: value for key, value in spec.items() if key != "mode"}
+    return hashlib.sha256(json.dumps(code, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def reject(state: State, release: Optional[Release], why: str) -> State:
+    """The state in which ``release`` does not come back unasked, since it was ``why`` (one of REJECTED). Pure."""
+    if release is None or why not in REJECTED:
+        return state
+    code = code_hash(release["spec"])
+    entry = {**{key: release.get(key) for key in ("id", "version", "mode", "time")}, "code": code, "why": why}
+    others = [one for one in state["rejected"] if one["code"] != code]
+    return {**state, "rejected": [*others, entry][-KEPT_REJECTED:]}
+
+
+def rejected(state: State, spec: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """What is held against a release of ``spec`` on this host, None where nothing is. Pure."""
+    code = code_hash(spec)
+    return next((entry for entry in state.get("rejected") or [] if entry["code"] == code), None)
+
+
+def commit(state: State, release: Release, runtime: str, leaves: str = "replaced", reject_it: bool = True) -> State:
     """The state after ``release`` got all traffic in its slot. Pure: the argument is not changed.
 
-    ``leaves`` is what becomes of the release that was live: "replaced", or "rolled_back", which keeps it from
-    ever being called good again.
+    ``leaves`` is what becomes of the release that was live, or of a canary beside it: "replaced", or "rolled_back" or
+    "died", which keep it from ever being called good again; with ``reject_it`` from coming back unasked too.
     """
     live = {**release, "outcome": "live"}
     slots = {**state["slots"], release["slot"]: live}
@@ -99,15 +130,41 @@ def commit(state: State, release: Release, runtime: str, leaves: str = "replaced
         for entry in state["releases"]
         if entry["id"] != live["id"]
     ]
+    gone = [left, state["slots"].get(state["canary"]["slot"]) if state["canary"] else None] if reject_it else []
+    for entry in gone:
+        if entry is not None and entry["slot"] != live["slot"]:
+            state = reject(state, entry, leaves)
+    # Somebody asked for it, or it was good all along.
+    code = code_hash(live["spec"])
+    last_stable = state["last_stable"]
+    if leaves in BAD and left is not None and last_stable is not None and last_stable["id"] == left["id"]:
+        good = (entry for entry in reversed(kept) if entry["mode"] == "stable" and entry["outcome"] not in BAD)
+        last_stable = next(good, None)
     return {
         **state,
+        "rejected": [entry for entry in state["rejected"] if entry["code"] != code],
         "runtime": runtime,
         "live": release["slot"],
         "canary": None,
+        "settling": None,
         "slots": slots,
-        "last_stable": live if live["mode"] == "stable" else state["last_stable"],
+        "last_stable": live if live["mode"] == "stable" else last_stable,
         "releases": [*kept, live][-KEPT_RELEASES:],
     }
+
+
+def settling(before: State, after: State, back: str) -> State:
+    """``after``, a switch from ``before``, as long as it may still be taken back to the release in ``back``. Pure."""
+    was = before.get("settling") or {}
+    last_stable = was["last_stable"] if was.get("slot") == after["live"] else before["last_stable"]
+    return {**after, "settling": {"slot": after["live"], "from": back, "last_stable": last_stable}}
+
+
+def taken_back(state: State) -> State:
+    """The state after the release that was still watched has lost all traffic to the one before it. Pure."""
+    watched = state["settling"]
+    back = commit(state, state["slots"][watched["from"]], state["runtime"], "died")
+    return {**back, "last_stable": watched["last_stable"]}
 
 
 def with_canary(state: State, slot: str, weight: int) -> State:
@@ -159,7 +216,7 @@ def last_good(state: State) -> Optional[Release]:
     live = state["slots"].get(state["live"]) if state["live"] else None
     if state["canary"] is not None or live is None:
         return live
-    bad = {entry["spec_hash"] for entry in state["releases"] if entry["outcome"] == "rolled_back"} | {live["spec_hash"]}
+    bad = {entry["spec_hash"] for entry in state["releases"] if entry["outcome"] in BAD} | {live["spec_hash"]}
     return next(
         (
             entry
@@ -185,6 +242,9 @@ def reconcile(state: State, serving: Optional[Dict[str, Any]]) -> State:
     served = serving["live"] if serving is not None else None
     if served not in SLOTS or state["slots"].get(served) is None:
         return state
+    watched = state["settling"]
+    if watched is not None and watched["slot"] == state["live"] and watched["from"] == served:
+        return taken_back(state)
     found = state if served == state["live"] else commit(state, state["slots"][served], state["runtime"])
     beside = other(served)
     if found["slots"].get(beside) is None:

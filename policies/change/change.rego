@@ -1,8 +1,9 @@
 # METADATA
 # title: May anything change now?
 # description: >-
-#   Input: environment, timestamp (RFC 3339), actor. Freeze windows and the people who may change anything are
-#   data (thresholds: change). Nothing here asks the clock: the same question has the same answer on any day.
+#   Input: environment, timestamp (RFC 3339), actor, release. Freeze windows, the people who may change anything, and
+#   which releases may come back are data (thresholds: change). Nothing here asks the clock: the same question has the
+#   same answer on any day.
 package swiftdeploy.change
 
 import data.swiftdeploy.lib
@@ -59,6 +60,34 @@ reasons contains sprintf("frozen by %s until %s %s: %s; contact %s (%s)", [
 ]) if {
 	some name, until in frozen
 }
+
+reasons contains sprintf("v%s %s on this host (release %s of %s) and does not come back unasked (%s)", [
+	object.get(question.release, "version", "?"),
+	left_as(rejected.why),
+	object.get(rejected, "id", "?"),
+	object.get(rejected, "time", "?"),
+	lib.entry("change", ["may_return"]),
+]) if {
+	rejected
+	not rejected.why in settings.may_return
+}
+
+# How the host took the release away that is asked for; undefined where it never did.
+rejected := question.release.rejected if is_object(question.release.rejected)
+
+default held_against := null
+
+held_against := rejected
+
+leaving := {
+	"rolled_back": "was rolled back",
+	"denied": "was denied as a canary",
+	"died": "died with the traffic",
+}
+
+left_as(why) := leaving[why]
+
+left_as(why) := sprintf("left as %s", [why]) if not leaving[why]
 
 may_change if {
 	is_string(question.actor)
@@ -200,6 +229,7 @@ decision := override.applied({
 		"timestamp": object.get(question, "timestamp", null),
 		"actor": object.get(question, "actor", null),
 		"frozen_by": sort(object.keys(frozen)),
+		"rejected": held_against,
 	},
 	"thresholds": object.union(settings, {
 		"environment": lib.environment,

@@ -36,7 +36,7 @@ test_nothing_frozen_is_allowed if {
 		"allow": true,
 		"insufficient": false,
 		"reasons": [],
-		"checked": {"timestamp": "2026-11-21T03:55:00.123Z", "actor": "ada@c1", "frozen_by": []},
+		"checked": {"timestamp": "2026-11-21T03:55:00.123Z", "actor": "ada@c1", "frozen_by": [], "rejected": null},
 		"thresholds": {"actors": ["*"], "freezes": {}, "environment": "production", "source": "default"},
 	}
 }
@@ -325,6 +325,53 @@ test_shipped_thresholds if {
 			"actor": "ada@c1",
 		}
 		decision.allow
-		decision.thresholds == {"actors": ["*"], "freezes": {}, "environment": environment, "source": "default"}
+		decision.thresholds == {"actors": ["*"], "freezes": {}, "may_return": [], "environment": environment, "source": "default"}
+	}
+}
+
+# A release that the host has taken away, in a question that is allowed but for that.
+returning(why, may_return) := decide(
+	{"default": {"actors": ["*"], "freezes": {}, "may_return": may_return}},
+	{
+		"timestamp": "2026-11-21T03:55:00Z",
+		"actor": "ada@c1",
+		"release": {"version": "2.0.0", "mode": "stable", "rejected": {"id": "r2", "why": why, "time": "2026-11-20T01:02:03Z"}},
+	},
+)
+
+test_a_release_that_was_taken_away_does_not_come_back_unasked if {
+	every why, words in {
+		"rolled_back": "was rolled back",
+		"denied": "was denied as a canary",
+		"died": "died with the traffic",
+		"other": "left as other",
+	} {
+		decision := returning(why, [])
+		not decision.allow
+		not decision.insufficient
+		decision.reasons == [sprintf("v2.0.0 %s on this host (release r2 of 2026-11-20T01:02:03Z) and does not come back unasked (policies/thresholds/data.yaml: change.default.may_return)", [words])]
+		decision.checked.rejected.why == why
+	}
+}
+
+test_which_may_come_back_is_data if {
+	returning("died", ["died"]).allow
+	not returning("rolled_back", ["died"]).allow
+	returning("died", ["died"]).checked.rejected.why == "died"
+}
+
+test_a_release_that_nothing_is_held_against_is_none_of_them if {
+	every release in [null, {}, {"version": "2.0.0", "rejected": null}] {
+		decide({"default": {"actors": ["*"], "freezes": {}}}, {
+			"timestamp": "2026-11-21T03:55:00Z",
+			"actor": "ada@c1",
+			"release": release,
+		}).allow
+	}
+}
+
+test_an_unreadable_list_lets_nothing_back if {
+	every list in [null, "died", {"died": true}] {
+		not returning("died", list).allow
 	}
 }

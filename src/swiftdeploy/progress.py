@@ -78,7 +78,8 @@ def bound(action: str, arguments: Mapping[str, Any], manifest: Mapping[str, Any]
         if action == "swiftdeploy_slot" and "timeout" in arguments:
             return Bound(float(manifest["services"]["healthcheck"]["start_timeout"]))
         if action == "swiftdeploy_route" and "drain_timeout" in arguments:
-            return Bound(float(manifest["nginx"]["drain_timeout"]))
+            settles = float(manifest["services"]["healthcheck"]["settle"]) if "settle" in arguments else 0.0
+            return Bound(max(float(manifest["nginx"]["drain_timeout"]), settles))
         if action == "swiftdeploy_await":
             return Bound(float(arguments["timeout"]))
     except (KeyError, TypeError, ValueError):

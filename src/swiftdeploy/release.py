@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from swiftdeploy_target import state as host_state
+
 from .rendering import content_hash
 
 # What of ``services`` decides how a release is started. A change of any of them is a new release.
@@ -201,6 +203,46 @@ def goal(spec: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
     return {"spec": _plain(spec), "weight": 100}
 
 
+def asked(spec: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the policy is told of the release of ``spec``: {"version", "mode", "rejected": why it was taken away}."""
+    plain = _plain(spec)
+    return {"version": plain["version"], "mode": plain["mode"], "rejected": host_state.rejected(dict(state), plain)}
+
+
+def deploy_problem(spec: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Why a deploy is no way to bring ``spec`` to a host with ``state``; empty where it is one.
+
+    In canary mode that is for a promotion, which judges it before it has all traffic. A host that has nothing to hold
+    it against is another matter, and so is a release that runs already.
+    """
+    live = state["slots"].get(state["live"]) if state["live"] else None
+    wanted = goal(spec, state)
+    if live is None or spec["mode"] != "canary" or wanted["weight"] < 100 or same_release(live, wanted["spec"]):
+        return ""
+    return (
+        f"v{spec['version']} (canary) would take all traffic from v{live['version']} ({live['mode']}) without being "
+        "judged as a canary\n"
+        "next: ansible-playbook promote.yml -e mode=canary, which judges it on the way; or set services.mode to stable "
+        "in the manifest to deploy it without a canary"
+    )
+
+
+def stable_problem(spec: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Why ``spec`` cannot become stable on a host with ``state``; empty where it can.
+
+    The evidence of a canary beside is about that canary, and about no other release.
+    """
+    canary = state["canary"]
+    held = state["slots"].get(canary["slot"]) if canary else None
+    if held is None or same_code(held, spec) or same_code(state["last_stable"], spec):
+        return ""
+    return (
+        f"a canary of v{held['version']} has {canary['weight']} % of the traffic, but the manifest asks for another "
+        f"release, v{spec['version']}, which nobody has judged\n"
+        "next: ansible-playbook rollback.yml ends that canary; or name its release in the manifest"
+    )
+
+
 def plan(
     observed: Mapping[str, Any],
     spec: Mapping[str, Any],
@@ -221,8 +263,10 @@ def plan(
          "ends_canary": slot of a canary that has to go before this one can start, or None,
          "commit": "live", "canary" or "nothing",
          "stop": slot to stop afterwards, or None,
+         "watch": it is to be watched for a while once it has all traffic, since it has not had it until now,
          "drain_timeout": seconds that requests in flight may take, in whichever of the releases,
-         "slots": how the slots are written down while both run, "slots_after": how once all is done}
+         "slots": how the slots are written down while both run, "slots_watched": while the one that goes is still
+         warm, "slots_after": how once all is done}
     """
     state = observed["state"]
     live, canary = state["live"], (state["canary"] or {}).get("slot")
@@ -242,8 +286,9 @@ def plan(
     settled = (
         (canary == slot and state["canary"]["weight"] == weight)
         if beside
-        else (live == slot and not canary and release == held[slot])
+        else (live == slot and not canary and not state.get("settling") and release == held[slot])
     )
+    start = fresh or not observed["slots"][slot]["healthy"]
     # The release that goes may have been given longer. Records of older versions do not say.
     drains = [
         entry["proxy"]["drain_timeout"] for entry in (*placed.values(), *held.values()) if entry and entry.get("proxy")
@@ -253,14 +298,16 @@ def plan(
         "other": other,
         "release": release,
         "fresh": fresh,
-        "start": fresh or not observed["slots"][slot]["healthy"],
+        "start": start,
         "weight": weight,
         "live": other if beside else slot,
         "ends_canary": canary if fresh and canary == slot else None,
         "commit": "nothing" if settled and not fresh else "canary" if beside else "live",
+        "watch": not beside and (live != slot or not held[slot] or start or bool(state.get("settling"))),
         "stop": other if not beside and observed["slots"][other]["running"] else None,
         "drain_timeout": max(drains, default=0.0),
         "slots": _written(observed, placed, {slot, live}),
+        "slots_watched": _written(observed, placed, {slot, other}),
         "slots_after": _written(observed, placed, {slot, other} if beside else {slot}),
     }
 

@@ -16,6 +16,8 @@ SLOTS = ("blue", "green")
 # What a host can be, the worst first: the order in which hosts are shown.
 STATES = ("bad", "unanswered", "attention", "empty", "waiting", "ok")
 FIGURES = ("req_per_sec", "error_rate", "p99_latency_ms")
+# How a host took a release away.
+LEFT = {"rolled_back": "was rolled back", "denied": "was denied as a canary", "died": "died with the traffic"}
 SLOT_FIGURES = (
     "window_seconds",
     "requests",
@@ -279,14 +281,20 @@ def _problems(shown: View, seen: Mapping[str, Any], limit: str) -> Iterable[Prob
     yield from _broken(shown, seen, limit)
     yield from _judged(shown, limit)
     if shown["drift"]:
-        differs = any(slot["live"] and slot["version"] == shown["wanted"]["version"] for slot in shown["slots"])
-        command = f"promote.yml -e mode={shown['wanted']['mode']}" if differs else "deploy.yml"
-        yield _problem(
-            "attention",
-            f"drift: {shown['drift']}",
-            f"ansible-playbook {command}{limit}",
-            "brings what the manifest says",
-        )
+        yield _drifts(shown, seen["observed"]["state"], limit)
+
+
+def _drifts(shown: View, state: Mapping[str, Any], limit: str) -> Problem:
+    """How the manifest differs, and the way there; none to what this host has taken away, nor past a canary's gate."""
+    wanted, words = shown["wanted"], f"drift: {shown['drift']}"
+    why = next((one["why"] for one in state.get("rejected") or [] if str(one["version"]) == wanted["version"]), None)
+    if why:
+        words += f"; {wanted['version']} {LEFT.get(why, why)} here: name a version that is mended in the manifest"
+        return _problem("attention", words)
+    same = any(slot["live"] and slot["version"] == wanted["version"] for slot in shown["slots"])
+    by_promotion = same or wanted["mode"] == "canary"
+    command = f"promote.yml -e mode={wanted['mode']}" if by_promotion else "deploy.yml"
+    return _problem("attention", words, f"ansible-playbook {command}{limit}", "brings what the manifest says")
 
 
 def _broken(shown: View, seen: Mapping[str, Any], limit: str) -> Iterable[Problem]:

@@ -21,6 +21,12 @@ NEXT_DENIED = (
     '-e override="why" goes past'
 )
 
+# A step of a canary takes no override: what it denies has users.
+NEXT_DENIED_STEP = (
+    "correct the release and promote it again; ansible-playbook audit.yml shows the figures of each step, and the "
+    "policies say what their limits are"
+)
+
 # Operation to (done, would be done, was done already).
 VERBS = {
     "deploy": ("Deployment successful", "Would deploy", "Nothing to change"),
@@ -119,15 +125,27 @@ def address(manifest: Mapping[str, Any], host: str) -> str:
     return f"{scheme}://{host}:{manifest['nginx']['port']}/"
 
 
-def refusal(reason: str, host: str, *, denied: bool, operation: str) -> str:
+def after_rollback(target: Mapping[str, Any], manifest: Mapping[str, Any], name: str) -> str:
+    """What is to be done after a rollback to ``target``, since ``manifest`` (of the file ``name``) still asks for what
+    was rolled back; empty where it does not."""
+    wanted = str(manifest["services"]["version"])
+    if wanted != target["version"]:
+        return (
+            f"{name} still names version {wanted}, which was rolled back: set services.version to {target['version']}, "
+            "or to a version that is mended, before the next deploy"
+        )
+    return f"check {name} before the next deploy: it may still ask for what was rolled back"
+
+
+def refusal(reason: str, host: str, *, denied: bool, operation: str, in_step: bool = False) -> str:
     """``DENIED  host  reason``, a line for each reason; or ``FAILED  host  what went wrong``; then what to do.
 
-    A line that begins with a space is no reason of its own.
+    A line that begins with a space is no reason of its own. ``in_step``: a canary that had traffic was denied.
     """
     lines = reason.splitlines() or ["no reason was given; -v shows every task"]
     if denied:
         told = [line if line.startswith(" ") else f"DENIED  {host}  {line}" for line in lines]
-        return "\n".join([*told, f"  next: {NEXT_DENIED}"])
+        return "\n".join([*told, f"  next: {NEXT_DENIED_STEP if in_step else NEXT_DENIED}"])
     told = [f"FAILED  {host}  {lines[0]}", *(f"  {line}" for line in lines[1:])]
     if not advises(lines):
         told.append("  next: " + NEXT.get(operation, NEXT_ELSE.format(operation=operation)))

@@ -11,8 +11,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pytest
 import requests
 import yaml
 
+from support.clients import Load
 from support.hosts import Host, Hosts, docker
 from support.workspace import CACHE, REPOSITORY, Ran, Workspace, wait_until
 
@@ -223,36 +222,6 @@ def test_a_gated_release_is_served_by_both(fleet: Fleet, deployed: Ran) -> None:
             assert record["policy"]["infrastructure"]["outcome"] == "allowed", record
     checked = fleet.play("validate", "--limit", "systemd1", "-e", "gates=false").ok()
     assert "nginx accepts the rendered nginx.conf" in checked.text
-
-
-class Load:
-    """Clients that ask again and again while the block runs; two keep their connection, two do not."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.answers: list[str] = []
-        self._ends = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number < 2,)) for number in range(4)]
-
-    def _ask(self, keeps: bool) -> None:
-        session = requests.Session()
-        while not self._ends.is_set():
-            try:
-                answer = (session if keeps else requests).get(self.url, timeout=20)
-                self.answers.append(answer.json()["version"] if answer.ok else f"HTTP {answer.status_code}")
-            except (requests.RequestException, ValueError) as error:
-                self.answers.append(f"failed: {error}")
-            time.sleep(0.02)
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._ends.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.mark.docker

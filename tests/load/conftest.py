@@ -16,7 +16,7 @@ from support.workspace import Workspace
 @pytest.fixture(params=RUNTIMES)
 def stack(request: pytest.FixtureRequest, tmp_path: Path, parts_dir: Path) -> Iterator[Stack]:
     """A stack that is not started yet."""
-    workspace = Workspace(tmp_path / "clone", request.param)
+    workspace = Workspace(tmp_path / "clone", request.param, settle_seconds=5)
     workspace.extra["parts_dir"] = str(parts_dir)
     made = Stack(workspace)
     yield made

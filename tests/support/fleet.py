@@ -95,7 +95,7 @@ class Fleet:
 
     def manifest(self, version: str, mode: str = "stable", source: str = "archive", **changes: str) -> None:
         """Write the manifest."""
-        check = f"{{interval: {self.workspace.check_seconds}s, start_timeout: {START_TIMEOUT}}}"
+        check = f"{{interval: {self.workspace.check_seconds}s, settle: 0, start_timeout: {START_TIMEOUT}}}"
         services = f"  healthcheck: {check}\n" + changes.pop("services", "")
         nginx = "  drain_timeout: 10\n" + changes.pop("nginx", "")
         self.workspace.write_manifest(version, mode, services=services, nginx=nginx, **changes)

@@ -103,13 +103,15 @@ class Workspace:
     """A copy of the repository with a manifest of its own, for one runtime.
 
     ``check_seconds`` is the interval of its service's health check. The shipped one is 1 s, at which the engine's check
-    of each slot takes a tenth of a core, which tests have better use for; a measurement wants what is shipped.
+    of each slot takes a tenth of a core, which tests have better use for; a measurement wants what is shipped. For the
+    same reason no release is watched after a switch unless ``settle_seconds`` says so; the manifest's default is 5 s.
     """
 
-    def __init__(self, folder: Path, runtime: str, check_seconds: int = 5) -> None:
+    def __init__(self, folder: Path, runtime: str, check_seconds: int = 5, settle_seconds: int = 0) -> None:
         self.folder = folder
         self.runtime = runtime
         self.check_seconds = check_seconds
+        self.settle_seconds = settle_seconds
         self.name = f"sdtest-{secrets.token_hex(3)}"
         self.port = free_port()
         self.opa_port = free_port()
@@ -134,7 +136,8 @@ class Workspace:
         """The manifest of this workspace; ``changes`` are extra lines by top-level key."""
         services = changes.get("services", "").splitlines()
         if not any("healthcheck:" in line for line in services):
-            services.append(f"  healthcheck: {{interval: {self.check_seconds}s}}")
+            check = f"interval: {self.check_seconds}s, settle: {self.settle_seconds}s"
+            services.append(f"  healthcheck: {{{check}}}")
         lines = [
             "# a comment of the user",
             "services:",

@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
         "command": None,
         "env": {},
         "secrets": [],
-        "healthcheck": {"path": "/healthz", "interval": 1.0, "timeout": 2.0, "start_timeout": 60.0},
+        "healthcheck": {"path": "/healthz", "interval": 1.0, "timeout": 2.0, "start_timeout": 60.0, "settle": 5.0},
         "resources": {"cpus": None, "memory": None, "pids": None},
         "metrics": {
             "path": "/metrics",
@@ -240,7 +240,8 @@ network: {name: Net_1.x, driver_type: bridge}
     assert services["command"] == ["gunicorn", "--workers", "2", "app:app"]
     assert services["env"] == {"LOG_LEVEL": "debug", "EMPTY": ""}
     assert services["secrets"] == ["DB_PASSWORD"]
-    assert services["healthcheck"] == {"path": "/ready", "interval": 0.5, "timeout": 1.0, "start_timeout": 120.0}
+    check = {"path": "/ready", "interval": 0.5, "timeout": 1.0, "start_timeout": 120.0, "settle": 5.0}
+    assert services["healthcheck"] == check
     assert typed(services["resources"]) == typed({"cpus": 1.0, "memory": "256m", "pids": 100})
     assert config["nginx"]["max_body"] == "0"
     assert config["nginx"]["tls"] == {"certificate": "/etc/c.pem", "key": "/etc/k.pem"}
@@ -393,7 +394,7 @@ TOP_KEYS = "services, nginx, opa, canary, images, network, contact"
         ),
         (
             "healthcheck: [a]",
-            "services.healthcheck: found a list, allowed a mapping of path, interval, timeout, start_timeout",
+            "services.healthcheck: found a list, allowed a mapping of path, interval, timeout, start_timeout, settle",
         ),
         ("resources: {cpus: .nan}", "services.resources.cpus: found .nan, allowed a number from 0.01 to 1024"),
         ("resources: {cpus: 0}", "services.resources.cpus: found 0, allowed a number from 0.01 to 1024"),

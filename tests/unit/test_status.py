@@ -71,7 +71,13 @@ def test_a_host_that_is_well() -> None:
     [
         ("2.0.0", "stable", "manifest 2.0.0, runs 1.0.0", "ansible-playbook deploy.yml"),
         ("1.0.0", "canary", "manifest canary, runs stable", "ansible-playbook promote.yml -e mode=canary"),
-        ("2.0.0", "canary", "manifest 2.0.0 (canary), runs 1.0.0 (stable)", "ansible-playbook deploy.yml"),
+        # A deploy would give it all traffic, unjudged.
+        (
+            "2.0.0",
+            "canary",
+            "manifest 2.0.0 (canary), runs 1.0.0 (stable)",
+            "ansible-playbook promote.yml -e mode=canary",
+        ),
     ],
 )
 def test_drift_is_told_in_words_with_the_way_to_the_manifest(version: str, mode: str, words: str, command: str) -> None:
