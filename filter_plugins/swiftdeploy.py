@@ -167,7 +167,7 @@ class FilterModule:
             "sd_plan": sd_plan,
             "sd_policy_files": sd_policy_files,
             "sd_policy_revision": policies.revision,
-            "sd_loaded_url": policies.loaded_url,
+            "sd_loaded_path": policies.loaded_path,
             "sd_opa_survey": starting.opa_survey,
             "sd_as_listed": starting.as_listed,
             "sd_below": sd_below,

@@ -71,7 +71,7 @@ EXAMPLES = r"""
     watch: {url: "http://127.0.0.1:3001/healthz", timeout: 2, interval: 1, retries: 3}
     window_seconds: 30
     deadline_seconds: 300
-    opa: {url: "http://127.0.0.1:8181", timeout: 3}
+    opa: {url: "{{ stack_options.opa_url }}", timeout: 3}
     question: {environment: production, action: promote, min_requests: 20}
     back: "{{ canary_back }}"
 """

@@ -32,9 +32,16 @@ attributes:
     support: full
 options:
   url:
-    description: Where OPA listens, as C(http://HOST:PORT).
+    description:
+      - Where OPA listens, C(opa_url) of the stack's options. C(http+unix://SOCKET), slashes of the path as C(%2F).
+      - Nobody else enters the folder of that socket, and its program runs as the user of the stack. Otherwise it is not
+        asked, and the outcome is V(unavailable). C(http://HOST:PORT) is for an OPA that is no stack's.
     type: str
-    default: http://127.0.0.1:8181
+    required: true
+  not_started:
+    description: Why OPA did not start. It is not asked then, and the outcome is V(unavailable).
+    type: str
+    default: ""
   queries:
     description: What to ask, in this order. A domain can be asked once.
     type: list
@@ -100,7 +107,7 @@ author:
 EXAMPLES = r"""
 - name: Ask whether the host may take a deploy
   swiftdeploy_opa:
-    url: http://127.0.0.1:8181
+    url: "{{ stack_options.opa_url }}"
     timeout: 3
     queries:
       - domain: infrastructure
@@ -194,7 +201,7 @@ from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.host_facts import measure
-from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, check_url
+from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, check_url, unasked
 from ansible.module_utils.swiftdeploy_target.opa_eval import evaluate
 
 
@@ -210,7 +217,8 @@ def main() -> None:
     }
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "default": "http://127.0.0.1:8181"},
+            "url": {"type": "str", "required": True},
+            "not_started": {"type": "str", "default": ""},
             "queries": {"type": "list", "elements": "dict", "required": True, "options": query},
             "timeout": {"type": "float", "default": 3.0},
             "revision": {"type": "str", "default": ""},
@@ -238,6 +246,8 @@ def main() -> None:
         dry = module.params["evaluate"]
         if dry:
             return evaluate(dry["argv"], dry["files"], domain, question)
+        if module.params["not_started"]:
+            return unasked(url, question, module.params["not_started"])
         return ask(url, domain, question, timeout, revision)
 
     decisions = {query["domain"]: decide(query["domain"], query["input"], query["facts_of"]) for query in queries}

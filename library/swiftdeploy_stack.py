@@ -75,9 +75,6 @@ options:
   nginx_port:
     description: Published port. Needed with O(state=observed).
     type: int
-  opa_port:
-    description: Loopback port of the policy engine. Needed with O(state=observed).
-    type: int
   nginx_image:
     description: Image that runs nginx in the docker runtime. Needed with O(state=observed).
     type: str
@@ -118,7 +115,7 @@ options:
           service_python_minimum: {description: Oldest Python of the service., type: str, default: "3.11"}
           python: {description: Interpreter to build with., type: str}
       files: {description: Globs below the stack's folder., type: list, elements: str}
-      loaded_url: {description: Where the program that reads these says whether it has loaded them., type: str}
+      loaded_path: {description: Path at which the policy engine says whether it has loaded these., type: str}
 attributes:
   check_mode:
     description: Takes no lock, and looks as ever.
@@ -141,7 +138,6 @@ EXAMPLES = r"""
     service: app
     port: 3000
     nginx_port: 8080
-    opa_port: 8181
     nginx_image: nginx:1.29
   register: stack
 """
@@ -189,6 +185,7 @@ options:
     run_id: 5f3c1c8e-4b0a-5c83-9a5f-0f3c5f6f2f11
     slot_ports: {blue: 3000, green: 3001}
     tls: null
+    opa_url: http+unix://%2Fhome%2Fdeploy%2F.swiftdeploy%2Fapp%2Fopa%2Frun%2Fopa.sock
     base_url: http://127.0.0.1:8080
     health: {path: /healthz, timeout: 2.0}
     engine_root: ""
@@ -229,7 +226,7 @@ surveyed:
     images: {description: Name of each image to its C(id) and C(label). Missing unless all are there., type: dict}
     parts: {description: What M(swiftdeploy_parts) returns., type: dict}
     files: {description: Path of each file and folder to its C(sha256) and C(mode)., type: dict}
-    loaded: {description: What C(loaded_url) answers., type: bool}
+    loaded: {description: What C(loaded_path) answers., type: bool}
 log:
   description: What was switched on this host, oldest first; see C(module_utils/swiftdeploy_target/release_log.py).
   returned: with O(state=log)
@@ -257,13 +254,14 @@ from ansible.module_utils.swiftdeploy_target import (
     certificate,
     lock,
     names,
+    opa,
     ownership,
     release_log,
     secret_values,
     state,
 )
 from ansible.module_utils.swiftdeploy_target import stack as looking
-from ansible.module_utils.swiftdeploy_target.files import fault
+from ansible.module_utils.swiftdeploy_target.files import fault, keep_private
 from ansible.module_utils.swiftdeploy_target.parts import WISH
 from ansible.module_utils.swiftdeploy_target.ports import has_ipv6, port_free
 from ansible.module_utils.swiftdeploy_target.runtime import NGINX_USER, Runtime, detect_docker, make
@@ -277,7 +275,7 @@ def build_options(
 ) -> Dict[str, Any]:
     """The stack options that every other module takes."""
     programs = remembered["programs"] or {}
-    own_ports = {params["nginx_port"], params["opa_port"]}
+    own_ports = {params["nginx_port"]}
     scheme = "https" if params["tls"] else "http"
     return {
         "runtime": runtime,
@@ -317,6 +315,7 @@ def build_options(
         "tls": certificate.look(
             params["tls"], stack_dir / "config", (params["claim"] or {}).get("action") == "rollback"
         ),
+        "opa_url": opa.socket_url(stack_dir),
         "base_url": f"{scheme}://127.0.0.1:{params['nginx_port']}",
         "health": params["health"],
         # Where the engine that runs the stack keeps its data; empty where none does.
@@ -330,7 +329,6 @@ def port_problems(
     """Ports that somebody else has. A port of a program of ours is ours; ``running`` is which of them run."""
     wanted = [
         ("0.0.0.0", params["nginx_port"], "nginx.port", "nginx"),  # noqa: S104
-        ("127.0.0.1", params["opa_port"], "opa.port", "opa"),
     ]
     if options["ipv6"] and options["runtime"] == "process" and port_free("0.0.0.0", params["nginx_port"]) is None:  # noqa: S104
         wanted.append(("::", params["nginx_port"], "nginx.port over IPv6", "nginx"))
@@ -370,7 +368,7 @@ def place(params: Dict[str, Any], options: Dict[str, Any], observed: Dict[str, A
         return port_free("127.0.0.1", port) is None or looking.ours(port, stack_dir)
 
     def another(slot: Optional[str]) -> int:
-        taken = {params["nginx_port"], params["opa_port"]}
+        taken = {params["nginx_port"]}
         taken |= {observed["slots"][slot]["port"]} if slot and observed["slots"][slot]["release"] else set()
         # Where nothing is to be had the start of the release says so.
         return looking.next_port(params["port"], taken, usable) or int(params["port"])
@@ -466,7 +464,6 @@ def main() -> None:
             "supervisor": {"type": "str", "choices": ["auto", "supervisord", "systemd"], "default": "auto"},
             "port": {"type": "int"},
             "nginx_port": {"type": "int"},
-            "opa_port": {"type": "int"},
             "nginx_image": {"type": "str"},
             "nginx": {"type": "str"},
             "tls": {
@@ -484,11 +481,11 @@ def main() -> None:
                     "images": {"type": "list", "elements": "str"},
                     "parts": {"type": "dict", "options": WISH},
                     "files": {"type": "list", "elements": "str"},
-                    "loaded_url": {"type": "str"},
+                    "loaded_path": {"type": "str"},
                 },
             },
         },
-        required_if=[("state", "observed", ["port", "nginx_port", "opa_port", "nginx_image", "network", "log_volume"])],
+        required_if=[("state", "observed", ["port", "nginx_port", "nginx_image", "network", "log_volume"])],
         supports_check_mode=True,
     )
     params: Dict[str, Any] = module.params
@@ -501,7 +498,8 @@ def main() -> None:
         if params["state"] == "log":
             module.exit_json(changed=False, log=release_log.read(stack_dir))
         if claim:
-            stack_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            # Its sockets, locks, logs and secrets are for nobody else of this host.
+            keep_private(stack_dir)
             present = lock.acquire(stack_dir, claim, params["instead_of"])
             if present is not None:
                 module.exit_json(changed=False, holder=present)

@@ -37,6 +37,21 @@ def fault(error: BaseException, folder: Path) -> str:
     return str(error)
 
 
+def keep_private(folder: Path) -> None:
+    """Make ``folder`` where it is missing, and keep all other users out of it. Raises OSError for somebody else's."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            why = f"belongs to user {found.st_uid}, and this is user {os.geteuid()}: run as that user, or remove it"
+            raise PermissionError(errno.EPERM, why, str(folder))
+        if found.st_mode & 0o077:
+            os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
+
+
 def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256 of ``data``."""
     return hashlib.sha256(data).hexdigest()

@@ -23,10 +23,11 @@ import math
 import re
 import socket
 import time
+from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
-from .http import UNIX_SCHEME, Answer, FetchError, fetch, shown
+from .http import UNIX_SCHEME, Answer, FetchError, fetch, shown, unix_url
 
 CAUSES = (
     "refused",
@@ -57,6 +58,11 @@ class UnavailableError(Exception):
         super().__init__(detail)
         self.cause = cause
         self.detail = detail
+
+
+def socket_url(stack_dir: Path) -> str:
+    """The base address of the OPA of the stack in ``stack_dir``."""
+    return unix_url(stack_dir / "opa" / "run" / "opa.sock")
 
 
 def check_url(url: str) -> None:
@@ -123,6 +129,12 @@ def ask(url: str, domain: str, question: Dict[str, Any], timeout: float, revisio
     decision["input"] = asked
     decision["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
     return decision
+
+
+def unasked(url: str, question: Dict[str, Any], why: str) -> Dict[str, Any]:
+    """The outcome, as of ``ask``, where OPA did not start: whoever answers in its place would be somebody else."""
+    problem = UnavailableError("not_started", f"did not start and was not asked: {_one_line(why)}")
+    return {**unavailable(url, problem), "input": finite(question), "duration_ms": 0.0}
 
 
 def unavailable(url: str, problem: UnavailableError) -> Dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import parts
+from . import opa, parts
 from .files import mode_of, sha256
 from .http import try_get
 from .images import inspect
@@ -46,7 +46,7 @@ def programs(wanted: Dict[str, Any], note: bool) -> Optional[Dict[str, Any]]:
 
 def survey(wanted: Dict[str, Any], runtime: str, stack_dir: Path, note: bool) -> Dict[str, Any]:
     """Answer ``wanted``: {"images": names, "parts": see ``parts.WISH``, "files": globs below the stack's folder,
-    "loaded_url": where its program says whether it has loaded them}, each None where it is not asked for.
+    "loaded_path": where its policy engine says whether it has loaded them}, each None where it is not asked for.
 
     ``note``: that the programs are in use may be written down. Gives the same keys; "loaded" for the last one.
     """
@@ -60,6 +60,6 @@ def survey(wanted: Dict[str, Any], runtime: str, stack_dir: Path, note: bool) ->
             found["files"] = listing(stack_dir, wanted["files"])
         except OSError:
             found["files"] = None
-    if wanted["loaded_url"]:
-        found["loaded"] = is_loaded(wanted["loaded_url"])
+    if wanted["loaded_path"]:
+        found["loaded"] = is_loaded(opa.socket_url(stack_dir) + wanted["loaded_path"])
     return {key: value for key, value in found.items() if value is not None}

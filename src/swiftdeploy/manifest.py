@@ -187,14 +187,6 @@ class _Check(Reading):
                     self.report(
                         ("canary", "steps", index), f"found {step}, allowed at most canary.weight, which is {weight}"
                     )
-        opa_port = ("opa", "port")
-        ours, opa = _dig(self.data, "nginx", "port"), _dig(self.data, *opa_port)
-        if opa is None:
-            opa = rules.at(opa_port)["default"]
-        if _type_name(ours) == _type_name(opa) == "integer" and ours == opa:
-            path = opa_port if opa_port in self.keys else ("nginx", "port")
-            other = "nginx.port" if path == opa_port else "opa.port"
-            self.report(path, f"found {opa}, allowed a port of its own; {other} is {opa} too")
         trusted = _dig(self.data, "nginx", "real_ip", "trusted")
         for index, network in enumerate(trusted if isinstance(trusted, list) else []):
             why = _no_network(network) if isinstance(network, str) else None

@@ -43,9 +43,9 @@ def revision(files: Iterable[File]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def loaded_url(files: Iterable[File], port: int) -> str:
-    """Where an OPA at ``port`` of its own host says whether it has loaded exactly these policies."""
-    return f"http://127.0.0.1:{port}/health/loaded/{revision(files)}"
+def loaded_path(files: Iterable[File]) -> str:
+    """The path at which an OPA says whether it has loaded exactly these policies."""
+    return f"/health/loaded/{revision(files)}"
 
 
 def bundle(files: list[File]) -> list[File]:

@@ -69,10 +69,10 @@ def slot_files(
     return {"files": _around(slot, supervisord), "secret_files": [_described(slot, wanted, folder)]}
 
 
-def opa_survey(bundle: Sequence[File], port: int) -> dict[str, Any]:
-    """What the first look at a host is to find out about its OPA: {"files", "loaded_url"}, see option survey of
-    swiftdeploy_stack. ``bundle``: the policies that are to decide; ``port``: of OPA."""
-    return {"files": [*OPA_FILES, *KEPT_FOLDERS], "loaded_url": policies.loaded_url(bundle, port)}
+def opa_survey(bundle: Sequence[File]) -> dict[str, Any]:
+    """What the first look at a host is to find out about its OPA: {"files", "loaded_path"}, see option survey of
+    swiftdeploy_stack. ``bundle``: the policies that are to decide."""
+    return {"files": [*OPA_FILES, *KEPT_FOLDERS], "loaded_path": policies.loaded_path(bundle)}
 
 
 def as_listed(

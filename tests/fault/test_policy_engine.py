@@ -12,17 +12,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support.impostor import ALLOW, HTML, Impostor, answers, drips, http_answer, reads_and_hangs
+from support.impostor import ALLOW, GO_TLS, HTML, Impostor, answers, drips, http_answer, reads_and_hangs
 from support.opa_server import POLICIES, Opa, running_opa
 from support.workspace import Workspace
+from swiftdeploy_target.http import shown
 from swiftdeploy_target.opa import MAX_ANSWER_BYTES
 
 FAKE = '''#!{python}
 """Stands in for OPA: passes the check of the policies, and serves what ANSWER says."""
-import http.server, sys, time
+import contextlib, http.server, os, socketserver, sys
 if sys.argv[1] == "check":
     sys.exit(0)
-port = int(next(word for word in sys.argv if word.startswith("--addr=")).rpartition(":")[2])
+place = next(word for word in sys.argv if word.startswith("--addr=unix://")).partition("://")[2]
 class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
         if self.path.startswith("/health"):
@@ -40,7 +41,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer()
     def log_message(self, *words):
         pass
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    def address_string(self):
+        return "unix"
+with contextlib.suppress(FileNotFoundError):
+    os.unlink(place)
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    pass
+Server(place, Handler).serve_forever()
 '''
 
 
@@ -127,7 +134,7 @@ def test_an_engine_that_was_stopped_is_started_again(workspace: Workspace) -> No
 TIMEOUT = 1.0  # opa.timeout of the matrix, in seconds
 IN_TIME_MS = 4000.0  # what a busy machine may make of it
 
-# Fault -> (cause, words). Those of a real OPA, and those of an impostor on its port.
+# Fault -> (cause, words). Those of a real OPA, and those of an impostor on its socket.
 FAULTS = {
     "stopped": ("refused", "refused the connection"),
     "paused": ("timeout", "gave no answer within 1 s"),
@@ -152,6 +159,7 @@ GOOD_ANSWER = http_answer(json.dumps({"result": YES}).encode())
 IMPOSTORS = {
     "slow": reads_and_hangs,
     "trickle": drips(GOOD_ANSWER, 30),
+    "tls": answers(GO_TLS),
     "500": answers(http_answer(b'{"code": "internal_error", "message": "boom"}', "500 Oops")),
     "not_json": answers(http_answer(HTML)),
     "empty": answers(http_answer(b"")),
@@ -174,13 +182,9 @@ def policies_with(folder: Path, text: str) -> Path:
 
 
 @contextlib.contextmanager
-def all_faults(opa_binary: str, folder: Path) -> Iterator[dict[str, int]]:
-    """Something faulty on a port of its own for each fault, and one that has none."""
+def all_faults(opa_binary: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Something faulty on a socket of its own for each fault, and one that has none."""
     package = "package swiftdeploy.infrastructure\n\n"
-    key, chain = folder / "key.pem", folder / "certificate.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    words += ["-days", "2", "-subj", "/CN=localhost", "-out", str(chain), "-keyout", str(key)]
-    subprocess.run(words, check=True, capture_output=True)
     conflict = package + "decision := 1 if input.facts\n\ndecision := 2 if input.facts\n"
     refusing = folder / "refusing"
     shutil.copytree(POLICIES, refusing)
@@ -193,24 +197,23 @@ def all_faults(opa_binary: str, folder: Path) -> Iterator[dict[str, int]]:
         def start(tree: Path, *options: str, health: bool = True) -> Opa:
             return started.enter_context(running_opa(opa_binary, tree, *options, health=health))
 
-        ports = {}
+        urls = {}
         for name, handler in IMPOSTORS.items():
             server = Impostor(handler)
             started.callback(server.stop)
-            ports[name] = int(server.url.rpartition(":")[2])
+            urls[name] = server.url
         paused, stopped = start(POLICIES), start(POLICIES)
         paused.pause()
         stopped.process.kill()
         stopped.process.wait()
-        ports |= {
-            "paused": paused.port,
-            "stopped": stopped.port,
-            "refused": start(refusing).port,
-            "undefined": start(policies_with(folder / "undefined", package + "other := 1\n")).port,
-            "evaluation_error": start(policies_with(folder / "conflict", conflict)).port,
-            "tls": start(POLICIES, f"--tls-cert-file={chain}", f"--tls-private-key-file={key}", health=False).port,
+        urls |= {
+            "paused": paused.url,
+            "stopped": stopped.url,
+            "refused": start(refusing).url,
+            "undefined": start(policies_with(folder / "undefined", package + "other := 1\n")).url,
+            "evaluation_error": start(policies_with(folder / "conflict", conflict)).url,
         }
-        yield ports
+        yield urls
 
 
 def test_every_fault_against_both_failure_policies(
@@ -218,9 +221,9 @@ def test_every_fault_against_both_failure_policies(
 ) -> None:
     workspace = make_workspace("process")
     (tmp_path / "faults").mkdir()
-    with all_faults(opa_binary, tmp_path / "faults") as ports:
-        assert ports.keys() == FAULTS.keys() | {"none"}
-        hosts = {name: {"port": port, "timeout": TIMEOUT, **LOCAL} for name, port in ports.items()}
+    with all_faults(opa_binary, tmp_path / "faults") as urls:
+        assert urls.keys() == FAULTS.keys() | {"none"}
+        hosts = {name: {"url": url, "timeout": TIMEOUT, **LOCAL} for name, url in urls.items()}
         (workspace.folder / "faults.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
         ran = workspace.play("tests/support/gate", "-i", "faults.yml").ok()
     said = {(case["name"], case["policy"]): case for case in json.loads((workspace.folder / "gate.json").read_text())}
@@ -238,7 +241,7 @@ def test_every_fault_against_both_failure_policies(
         decision, record = case["decision"], recorded[name, policy]
         assert (decision["outcome"], decision["allow"], decision["cause"]) == ("unavailable", False, cause), name
         (reason,) = decision["reasons"]
-        assert reason.startswith(f"OPA at http://127.0.0.1:{case['port']} "), name
+        assert reason.startswith(f"OPA at {shown(case['url'])} "), name
         assert words in reason, name
         assert decision["duration_ms"] <= IN_TIME_MS, name
         assert case["stopped"] == (policy == "fail"), name

@@ -308,11 +308,14 @@ def test_secrets_are_where_the_user_alone_can_read_them(fleet: Fleet, deployed: 
 
 @pytest.mark.docker
 def test_opa_is_out_of_reach_from_outside(fleet: Fleet, deployed: Ran) -> None:
-    port = fleet.workspace.opa_port
+    place = f"{STACK}/{fleet.workspace.name}/opa/run/opa.sock"
+    ask = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({place!r}); print('connected')"
     for host in fleet.hosts:
-        assert "200" in host.run("python3", "-c", ASK.format(url=f"http://127.0.0.1:{port}/health"), check=False)
+        assert "connected" in host.run("python3", "-c", ask, check=False)
+        said = host.run("su", "-s", "/bin/sh", "nobody", "-c", f'python3 -c "{ask}" 2>&1', check=False)
+        assert "PermissionError" in said
         with pytest.raises(requests.ConnectionError):
-            requests.get(f"http://{host.address}:{port}/health", timeout=5)
+            requests.get(f"http://{host.address}:{fleet.workspace.opa_port}/health", timeout=5)
 
 
 @pytest.mark.docker

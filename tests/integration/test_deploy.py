@@ -233,12 +233,3 @@ def test_secrets_reach_the_service_and_nothing_else(deployed: Workspace) -> None
         environment = [f"{name}={value}" for name, value in slot.items()]
     assert f"DB_PASSWORD={value}" in environment
     assert "GREETING=a $HOME {{ 2 * 3 }} 'b'" in environment
-
-
-def test_the_port_of_the_policy_engine_is_loopback_only(deployed: Workspace) -> None:
-    listed = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
-    addresses = {line.split()[3] for line in listed.splitlines()}
-    assert f"127.0.0.1:{deployed.opa_port}" in addresses
-    assert {address for address in addresses if address.endswith(f":{deployed.opa_port}")} == {
-        f"127.0.0.1:{deployed.opa_port}"
-    }

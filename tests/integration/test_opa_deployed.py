@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import secrets
@@ -15,9 +14,10 @@ from typing import Any
 import pytest
 
 from conftest import in_docker
-from support.opa_server import GOOD_FACTS, REFUSED, logged, write_bundle
+from support.opa_server import GOOD_FACTS, REFUSED, logged, request, write_bundle
 from support.workspace import REPOSITORY, Workspace, free_port, wait_until
 from swiftdeploy import policies
+from swiftdeploy_target.http import unix_url
 from swiftdeploy_target.opa import ask
 
 SECONDS = 20.0
@@ -41,6 +41,11 @@ def stack(shared_workspace: Workspace) -> Workspace:
 def folder_of(stack: Workspace) -> Path:
     """The stack's folder on the host."""
     return stack.folder / ".swiftdeploy" / stack.name
+
+
+def opa_socket(stack: Workspace) -> Path:
+    """Where OPA listens."""
+    return folder_of(stack) / "opa" / "run" / "opa.sock"
 
 
 def docker(*words: str) -> str:
@@ -80,7 +85,7 @@ def facts(**figures: float) -> dict[str, Any]:
 
 def ask_infrastructure(stack: Workspace, **figures: float) -> dict[str, Any]:
     """The running OPA's decision on ``facts``."""
-    return ask(f"http://127.0.0.1:{stack.opa_port}", "infrastructure", facts(**figures), SECONDS)
+    return ask(unix_url(opa_socket(stack)), "infrastructure", facts(**figures), SECONDS)
 
 
 def revision_of(stack: Workspace) -> str:
@@ -115,10 +120,7 @@ def own_thresholds(stack: Workspace) -> Iterator[None]:
 def test_nothing_but_decisions_and_health_is_answered(stack: Workspace) -> None:
     answers = {}
     for method, path, body in REFUSED:
-        connection = http.client.HTTPConnection("127.0.0.1", stack.opa_port, timeout=SECONDS)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            answers[method, path] = connection.getresponse().status
+        answers[method, path] = request(opa_socket(stack), method, path, body)[0]
     assert set(answers.values()) == {401}, answers
     assert ask_infrastructure(stack)["outcome"] == "allowed"
     assert ask_infrastructure(stack, disk_free_gb=1)["outcome"] == "denied"
@@ -156,7 +158,8 @@ def test_opa_is_bounded(stack: Workspace) -> None:
     user = str(os.getuid() or 65532)
     assert config["User"].split(":")[0] == user
     writable = {mount["Destination"] for mount in found["Mounts"] if mount["RW"]}
-    assert writable == {"/swiftdeploy/opa/decisions/log"}
+    assert writable == {"/swiftdeploy/opa/decisions/log", "/swiftdeploy/opa/run"}
+    assert host["NetworkMode"] == "none"
     assert not host.get("Tmpfs")
     # And what the kernel makes of it.
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -166,7 +169,7 @@ def test_opa_is_bounded(stack: Workspace) -> None:
 
 
 def test_a_question_without_end_is_not_read(stack: Workspace) -> None:
-    url = f"http://127.0.0.1:{stack.opa_port}"
+    url = unix_url(opa_socket(stack))
     decision = ask(url, "infrastructure", facts() | {"ballast": "x" * 2_000_000}, SECONDS)
     assert decision["outcome"] == "unavailable"
     assert decision["cause"] in {"connection", "http_status"}
@@ -200,7 +203,7 @@ def test_a_decision_of_the_history_is_found_in_opas_own_log(stack: Workspace) ->
 
 def test_the_log_is_bounded(stack: Workspace) -> None:
     """Two of the four files that it may have at most: the entries are long, as few as will do."""
-    url = f"http://127.0.0.1:{stack.opa_port}"
+    url = unix_url(opa_socket(stack))
     ballast = {"ballast": "x" * 900_000}
     deadline = 30
     for _ in range(deadline):
@@ -368,18 +371,31 @@ def ways_to_opa(stack: Workspace, name: str, *ports: int) -> set[str]:
     return {f"{place}:{port}" for place in places for port in ports}
 
 
+def sockets_in(pid: int) -> set[str]:
+    """Names of the Unix sockets below the folders that a process of a container shares with this host."""
+    root = Path(f"/proc/{pid}/root")
+    shared = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    ours = [root / place.lstrip("/") for place in shared if place.startswith(("/etc/swiftdeploy", "/swiftdeploy"))]
+    return {path.name for place in ours for path in (place, *place.rglob("*")) if path.is_socket()}
+
+
 @in_docker
 @pytest.mark.parametrize("program", ["nginx", "blue"])
 def test_no_way_to_opa_from_inside(stack: Workspace, program: str) -> None:
     ways = ways_to_opa(stack, container(stack, "opa"), stack.opa_port, 8181)
     proxy = f"{container(stack, 'nginx')}:8080"
     assert inside(container(stack, program), ways | {proxy}) == {proxy}
+    # Nor by what the containers share with this host: the socket is in OPA's alone.
+    if os.geteuid() == 0:
+        pids = {name: int(inspect(container(stack, name))["State"]["Pid"]) for name in (program, "opa")}
+        assert {name: sockets_in(pid) for name, pid in pids.items()} == {program: set(), "opa": {"opa.sock"}}
 
 
 @in_docker
 def test_a_wrong_network_would_be_seen_from_inside(stack: Workspace) -> None:
     port = free_port()
-    with wrong_opa("--network", f"{stack.name}-net", "--network-alias", "opa", "-p", f"0.0.0.0:{port}:8181") as name:
+    network = next(iter(inspect(container(stack, "blue"))["NetworkSettings"]["Networks"]))
+    with wrong_opa("--network", network, "--network-alias", "opa", "-p", f"0.0.0.0:{port}:8181") as name:
         wait_until(lambda: inside(container(stack, "blue"), {f"{name}:8181"}), "the wrong OPA")
         found = inside(container(stack, "blue"), ways_to_opa(stack, name, port, 8181))
         address, gateway = addresses(name)
@@ -410,12 +426,12 @@ def listening(stack: Workspace) -> set[str]:
 
 def test_only_nginx_listens_beyond_loopback(stack: Workspace) -> None:
     found = listening(stack)
-    assert f"127.0.0.1:{stack.opa_port}" in found
     beyond = {address for address in found if not address.startswith("127.0.0.1:")}
     assert {address.rpartition(":")[2] for address in beyond} == {str(stack.port)}
     # Every port of the stack, whoever holds it.
     listed = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
-    ports = {stack.opa_port, stack.service_port, stack.service_port + 1}
+    assert not [line for line in listed.splitlines() if line.split()[3].endswith(f":{stack.opa_port}")]
+    ports = {stack.service_port, stack.service_port + 1}
     open_ = {line.split()[3] for line in listed.splitlines() if int(line.split()[3].rpartition(":")[2]) in ports}
     assert {address for address in open_ if not address.startswith("127.0.0.1:")} == set()
 
@@ -430,7 +446,6 @@ def test_from_outside_the_host_nothing_but_nginx(
     nginx = {f"{host}:{stack.port}"}
     if stack.runtime == "docker":
         # A neighbour that takes this host for its router knows the way to the containers, too.
-        targets |= {f"{address}:8181" for address in addresses(container(stack, "opa"))}
         targets |= {f"{address}:{stack.service_port}" for address in addresses(container(stack, "blue"))}
     assert probe(targets | nginx) == nginx
 
@@ -441,5 +456,55 @@ def test_what_is_open_would_be_seen_from_outside(
 ) -> None:
     host, probe = neighbour
     port = free_port()
-    with wrong_opa("--network", f"swiftdeploy-{stack.name}-opa", "-p", f"0.0.0.0:{port}:8181"):
+    with wrong_opa("-p", f"0.0.0.0:{port}:8181"):
         assert wait_until(lambda: probe({f"{host}:{port}"}), "the wrong OPA") == {f"{host}:{port}"}
+
+
+NOBODY = 65534
+CONNECT = """
+import os, socket, sys
+folder, name = os.path.split(sys.argv[1])
+for attempt in (lambda: os.listdir(folder), lambda: socket.socket(socket.AF_UNIX).connect(sys.argv[1])):
+    try:
+        attempt()
+        print("let in")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+def as_user(user: int, folder: Path, path: str) -> str:
+    """What CONNECT prints for another local user who got as far as ``folder``, whatever lies around that."""
+    here = os.open(folder, os.O_RDONLY)
+    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    words = [*drop, "/usr/bin/python3", "-c", CONNECT, f"/proc/self/fd/{here}/{path}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/", pass_fds=[here])
+    finally:
+        os.close(here)
+    return done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to attack as")
+@pytest.mark.parametrize("user", [NOBODY, 65532])
+def test_another_user_neither_asks_opa_nor_takes_its_place(stack: Workspace, user: int) -> None:
+    """65532 is the user of root's containers: it is let in nowhere either."""
+    said = as_user(user, folder_of(stack).parent, f"{stack.name}/opa/run/opa.sock")
+    assert said.split() == ["PermissionError", "PermissionError"]
+    assert folder_of(stack).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to attack as")
+def test_an_opa_in_a_strangers_place_is_not_asked(stack: Workspace) -> None:
+    """Somebody had been let in, and answers where OPA did."""
+    run = opa_socket(stack).parent
+    mode = run.stat().st_mode & 0o7777
+    os.chown(run, NOBODY, NOBODY)
+    try:
+        found = ask_infrastructure(stack)
+    finally:
+        os.chown(run, 0, 0)
+        run.chmod(mode)
+    assert (found["outcome"], found["cause"]) == ("unavailable", "not_ours")
+    assert f"belongs to user {NOBODY}" in found["reasons"][0]
+    assert ask_infrastructure(stack)["outcome"] == "allowed"

@@ -19,6 +19,7 @@ import pytest
 
 from support.impostor import (
     ALLOW,
+    GO_TLS,
     GOOD,
     HTML,
     SHORT,
@@ -36,6 +37,7 @@ from support.impostor import (
 )
 from support.opa_server import GOOD_FACTS, POLICIES, REFUSED, SECONDS, Opa, running_opa
 from swiftdeploy import policies
+from swiftdeploy_target.http import shown
 from swiftdeploy_target.opa import MAX_ANSWER_BYTES, ask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +123,9 @@ def test_an_undefined_decision(opa_binary: str, tmp_path: Path) -> None:
     with running_opa(opa_binary, tmp_path) as server:
         decision = canary(server)
     assert (decision["outcome"], decision["cause"]) == ("unavailable", "undefined")
-    assert decision["reasons"] == [f"OPA at {server.url} has no decision for domain canary (are the policies loaded?)"]
+    assert decision["reasons"] == [
+        f"OPA at {shown(server.url)} has no decision for domain canary (are the policies loaded?)"
+    ]
 
 
 def test_a_policy_that_fails_while_it_is_evaluated(opa_binary: str, tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_opa_paused_gives_a_timeout_and_killed_a_refusal(opa_binary: str) -> Non
         server.process.wait()
         decision = infrastructure(server)
     assert (decision["outcome"], decision["cause"]) == ("unavailable", "refused")
-    assert decision["reasons"] == [f"OPA at {server.url} refused the connection (is it running?)"]
+    assert decision["reasons"] == [f"OPA at {shown(server.url)} refused the connection (is it running?)"]
 
 
 @pytest.fixture(scope="module")
@@ -202,15 +206,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command += ["-days", "2", "-subj", "/CN=localhost", "-out", str(chain), "-keyout", str(key)]
     subprocess.run(command, check=True, capture_output=True)
     return chain, key
-
-
-def test_opa_with_tls_where_http_is_expected(opa_binary: str, certificate: tuple[Path, Path]) -> None:
-    chain, key = certificate
-    options = (f"--tls-cert-file={chain}", f"--tls-private-key-file={key}")
-    with running_opa(opa_binary, POLICIES, *options, health=False) as server:
-        decision = infrastructure(server)
-    assert (decision["outcome"], decision["cause"]) == ("unavailable", "connection")
-    assert "TLS" in decision["reasons"][0]
 
 
 # --- what else may listen there -------------------------------------------------------------------
@@ -240,6 +235,7 @@ def test_the_impostors_can_give_an_answer_that_is_taken(impostor: Callable[[Hand
         (answers(http_answer(json.dumps(ALLOW).encode(), "500 Oops")), "http_status", "HTTP 500"),
         (answers(http_answer(HTML)), "not_json", "not JSON: <html>"),
         (answers(http_answer(HTML, "404 Not Found")), "http_status", "HTTP 404: <html>"),
+        (answers(GO_TLS), "connection", "TLS"),
         (answers(http_answer(b"")), "not_json", "an empty answer"),
         (answers(b"HTTP/1.1 204 No Content\r\n\r\n"), "http_status", "HTTP 204"),
         (answers(http_answer(b"{}")), "undefined", "no decision for domain canary"),
@@ -263,7 +259,7 @@ def test_what_is_no_decision_is_unavailable_with_its_cause(
     decision = ask(server.url, "canary", {}, SECONDS)
     assert (decision["outcome"], decision["allow"], decision["cause"]) == ("unavailable", False, cause)
     (reason,) = decision["reasons"]
-    assert reason.startswith(f"OPA at {server.url} ")
+    assert reason.startswith(f"OPA at {shown(server.url)} ")
     assert words in reason
 
 
@@ -420,7 +416,7 @@ def test_the_module_does_not_fail_where_opa_is_down(tmp_path: Path) -> None:
 
 
 def test_arguments_that_cannot_be_used_are_told_in_one_line(tmp_path: Path) -> None:
-    arguments = {"queries": [{"domain": "../../policies", "input": {}}]}
+    arguments = {"url": "http+unix://x", "queries": [{"domain": "../../policies", "input": {}}]}
     status, result = run_module(tmp_path, "swiftdeploy_opa", arguments)
     assert status != 0
     assert result["msg"] == "domain is '../../policies'; it must be a policy package's name such as infrastructure"

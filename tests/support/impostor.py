@@ -1,4 +1,4 @@
-"""What may listen on OPA's port instead of OPA, and the ways in which it is no OPA."""
+"""What may listen on OPA's socket instead of OPA, and the ways in which it is no OPA."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import contextlib
 import json
 import socket
 import struct
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from swiftdeploy_target.http import unix_url
 
 SHORT = 0.5  # seconds, for what never answers
 
@@ -27,13 +31,16 @@ ALLOW: dict[str, Any] = {
 
 
 class Impostor:
-    """A server on a port of its own that treats each connection as the handler says."""
+    """A server on a socket of its own that treats each connection as the handler says."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._over = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._folder = tempfile.TemporaryDirectory(prefix="sdimp-")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{self._folder.name}/opa.sock")
+        self._listener.listen()
+        self.url = unix_url(Path(self._folder.name) / "opa.sock")
         self.connections = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -57,6 +64,7 @@ class Impostor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
+        self._folder.cleanup()
 
 
 def read_request(client: socket.socket) -> bytes:
@@ -130,4 +138,6 @@ def says_hundred_forever(client: socket.socket, over: threading.Event) -> None:
 
 
 GOOD = http_answer(json.dumps(ALLOW).encode())
+# What a Go server that expects TLS, as OPA is, answers to plain HTTP.
+GO_TLS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 HTML = b"<html><body><h1>Welcome to nginx!</h1></body></html>"

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ import yaml
 
 from support.workspace import REPOSITORY
 from swiftdeploy import policies
+from swiftdeploy_target.http import connect_unix, unix_url
 
 # What the shipped thresholds allow of a host in production.
 GOOD_FACTS = {
@@ -93,26 +93,22 @@ REFUSED: list[tuple[str, str, str | None]] = [
 class Opa:
     """A running OPA server: where it listens, its process, and what it has logged."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], place: Path, log: Path) -> None:
         self.process = process
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.socket = place
+        self.url = unix_url(place)
         self._log = log
 
     def request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
         """Status and text of one answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            return response.status, response.read().decode()
+        return request(self.socket, method, path, body)
 
     def logged(self, decision_id: str) -> dict[str, Any]:
         """The entry of a decision in the decision log."""
         return logged(self._log.parent, decision_id)
 
     def pause(self) -> None:
-        """Stop its threads. Its port still takes connections, as a machine that is stuck does."""
+        """Stop its threads. Its socket still takes connections, as a machine that is stuck does."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -124,18 +120,23 @@ def logged(folder: Path, decision_id: str) -> dict[str, Any]:
     return dict(entry)
 
 
-def listens(port: int) -> bool:
-    """Whether anything takes connections on the port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def request(place: Path, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    """Status and text of one answer of the OPA at the socket ``place``."""
+    connection = http.client.HTTPConnection("localhost", timeout=SECONDS)
+    connection.sock = connect_unix(place, time.monotonic() + SECONDS)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def listens(place: Path) -> bool:
+    """Whether anything takes connections at the socket."""
+    try:
+        connect_unix(place, time.monotonic() + SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def write_bundle(source: Path, target: Path) -> str:
@@ -152,17 +153,17 @@ def write_bundle(source: Path, target: Path) -> str:
 def running_opa(binary: str, tree: Path, *options: str, health: bool = True) -> Iterator[Opa]:
     """OPA with the policies of ``tree``, as a bundle with their revision. Ends it afterwards."""
     with tempfile.TemporaryDirectory(prefix="sdopa-") as place:
-        folder, port = Path(place), free_port()
+        folder = Path(place)
         write_bundle(tree, folder / "opa" / "policies")
         log = folder / "decisions.jsonl"
-        command = [binary, "run", "--server", f"--addr=127.0.0.1:{port}", *ARGUMENTS]
+        command = [binary, "run", "--server", "--addr=unix://opa.sock", *ARGUMENTS]
         command += ["--set=decision_logs.plugin=file_logger", f"--set=plugins.file_logger.path={log}"]
         command += [*options, "--bundle", "opa/policies"]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        opa = Opa(process, port, log)
+        opa = Opa(process, folder / "opa.sock", log)
         try:
             until = time.monotonic() + 30
-            while not listens(port) or (health and opa.request("GET", "/health")[0] != 200):
+            while not listens(opa.socket) or (health and opa.request("GET", "/health")[0] != 200):
                 assert process.poll() is None, "OPA ended while starting"
                 assert time.monotonic() < until, "OPA is not ready after 30 s"
                 time.sleep(0.02)

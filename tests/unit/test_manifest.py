@@ -548,14 +548,6 @@ def test_image_references(image: str) -> None:
             ],
         ),
         (
-            manifest_with(rest="opa: {port: 8080}\n"),
-            ["4: opa.port: found 8080, allowed a port of its own; nginx.port is 8080 too"],
-        ),
-        (
-            manifest_with().replace("8080", "8181"),
-            ["2: nginx.port: found 8181, allowed a port of its own; opa.port is 8181 too"],
-        ),
-        (
             manifest_with(rest="images: {source: ftp}\ncontact: true\n"),
             [
                 "4: images.source: found ftp, allowed auto, pull, build or archive",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ WANTED = [
     {"path": "opa/policies/deep/er.rego", "content": "package b\n", "mode": "0644"},
 ]
 FOLDERS = [{"path": "opa/decisions", "mode": "0700"}, {"path": "opa/decisions/log", "mode": "0777"}]
-PATTERNS = starting.opa_survey(POLICIES, 8181)["files"]
-NOTHING = {"images": None, "parts": None, "files": None, "loaded_url": None}
+PATTERNS = starting.opa_survey(POLICIES)["files"]
+NOTHING = {"images": None, "parts": None, "files": None, "loaded_path": None}
 
 
 def wanted(root: Path) -> files.Change:
@@ -81,8 +81,8 @@ def test_the_process_runtimes_files_are_all_listed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def engine() -> Iterator[int]:
-    """The port of a server that has loaded the policies above."""
+def engine(tmp_path: Path) -> Iterator[None]:
+    """A server at the stack's socket that has loaded the policies above."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -90,29 +90,31 @@ def engine() -> Iterator[int]:
             self.send_response(200 if known else 500)
             self.end_headers()
 
+        def address_string(self) -> str:
+            return "unix"
+
         def log_message(self, *_words: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    run = tmp_path / "opa" / "run"
+    run.mkdir(parents=True)
+    with socketserver.ThreadingUnixStreamServer(str(run / "opa.sock"), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port
+        yield
         server.shutdown()
         thread.join()
 
 
-def test_a_policy_engine_is_asked_for_these_policies(engine: int, tmp_path: Path) -> None:
-    asked = {**NOTHING, "loaded_url": starting.opa_survey(POLICIES, engine)["loaded_url"]}
+def test_a_policy_engine_is_asked_for_these_policies(engine: None, tmp_path: Path) -> None:
+    asked = {**NOTHING, "loaded_path": starting.opa_survey(POLICIES)["loaded_path"]}
     assert survey.survey(asked, "docker", tmp_path, note=False) == {"loaded": True}
-    others = {**NOTHING, "loaded_url": policies.loaded_url(POLICIES[:1], engine)}
+    others = {**NOTHING, "loaded_path": policies.loaded_path(POLICIES[:1])}
     assert survey.survey(others, "docker", tmp_path, note=False) == {"loaded": False}
 
 
 def test_one_that_gives_no_answer_is_not_told_of(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/health"
-    assert survey.survey({**NOTHING, "loaded_url": url}, "docker", tmp_path, note=False) == {}
+    assert survey.survey({**NOTHING, "loaded_path": "/health"}, "docker", tmp_path, note=False) == {}
 
 
 def test_what_cannot_be_had_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
