@@ -50,6 +50,7 @@ class ActionModule(ActionBase):
         _result, self._given = self.validate_argument_spec(argument_spec=ARGUMENTS)
         self._failures = 0
         self._died = False
+        self._sent: dict[str, Any] = {}
         began = time.monotonic()
         found: dict[str, Any] = {"evidence": {}, "baseline_evidence": {}, "policy": {}}
         try:
@@ -79,7 +80,7 @@ class ActionModule(ActionBase):
         sent = 0
         while True:
             until = until + tick if until + tick < window - 0.01 or until >= window else window
-            due = canary.probes_due(self._count(), window, until, sent) if until <= window else self._count() // 10 or 1
+            due = canary.probes_due(self._count(), window, until, sent)
             first, elapsed = self._look(until, first, due, found), time.monotonic() - began
             sent += due
             whole = until >= window
@@ -110,13 +111,16 @@ class ActionModule(ActionBase):
             "window_seconds": until,
             "watch": [{"slot": self._given["slot"], **self._given["watch"], "failures": self._failures}],
         }
-        if due:
+        if self._given["probes"]:
+            # Where none is due, those of earlier looks are still to be found in the log.
             arguments["probes"] = {**self._given["probes"], "count": due, "slots": ["canary", "stable"]}
+            arguments["probes_before"] = self._sent
         if first is not None:
             arguments["first_samples"] = first
         measured = self._action("swiftdeploy_metrics", arguments)
         if measured.get("failed") or measured.get("unreachable"):
             raise HoldError(f"the canary cannot be measured: {measured.get('msg', 'no reason was given')}")
+        self._sent = measured["probes"]
         found["evidence"] = measured["evidence"][self._given["slot"]]
         found["baseline_evidence"] = measured["evidence"][self._given["baseline"]]
         # A look may be shorter than what a slot needs to be found dead.

@@ -18,7 +18,7 @@ except ImportError as error:
     ) from error
 
 
-RETURNED = ("first", "first_sample", "samples", "probes", "unhealthy", "failures", "window")
+RETURNED = ("first", "first_sample", "samples", "unhealthy", "failures", "window")
 
 
 class ActionModule(ActionBase):
@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = {**self._task.args}
         names = arguments.pop("names", None) or {}
+        interval, before = arguments.pop("health_interval", None) or 0, arguments.pop("probes_before", None)
         try:
             # What a slot's metrics are called is read on the controller.
             self._own_names = {str(one["slot"]): one["names"] for one in arguments["slots"] if one.get("names")}
@@ -43,7 +44,9 @@ class ActionModule(ActionBase):
             exclude = evidence.excluded(names, arguments.get("exclude_paths") or ())
             first = arguments.get("first_samples") or []
             # The host needs to know when they were taken, not what they say.
-            arguments["first_samples"] = [{"slot": one["slot"], "at": one["at"]} for one in first]
+            arguments["first_samples"] = [
+                {"slot": one["slot"], "at": one["at"], "mark": one.get("mark", "")} for one in first
+            ]
         except (TypeError, KeyError, AttributeError):
             return {
                 "failed": True,
@@ -52,37 +55,39 @@ class ActionModule(ActionBase):
             }
         arguments["exclude_paths"] = sorted(exclude)
         kept = arguments.get("kept") or {}
-        result = self._measure(arguments, first, names, exclude, task_vars)
+        self._told: dict[str, Any] = {"names": names, "exclude": exclude, "health_interval": float(interval)}
+        result = self._measure(arguments, first, before, task_vars)
         if result.get("first_sample") == "kept" and not evidence.suffices(
             result["evidence"].values(), int(kept.get("min_requests", 1)), proxied=bool(arguments.get("proxy_log"))
         ):
-            result = self._measure({**arguments, "kept": {**kept, "use": False}}, first, names, exclude, task_vars)
+            result = self._measure({**arguments, "kept": {**kept, "use": False}}, first, before, task_vars)
         return result
 
     def _measure(
         self,
         arguments: dict[str, Any],
         first: list[dict[str, Any]],
-        names: dict[str, Any],
-        exclude: frozenset[str],
+        before: dict[str, Any] | None,
         task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
         result = self._execute_module(module_name="swiftdeploy_metrics", module_args=arguments, task_vars=task_vars)
         if "samples" not in result:
             return dict(result)
+        probes = evidence.added(before, result["probes"])
+        words = (arguments.get("probes") or {}).get("slots") or []
         records = evidence.records(
             first or result["first"],
             result["samples"],
-            names,
-            exclude,
             proxy=result["proxy"],
-            probes=result["probes"],
+            probes=evidence.of_slots(probes, [one["slot"] for one in result["samples"]], words),
             first_sample=result["first_sample"],
             own_names=self._own_names,
+            **self._told,
         )
         return {
             "changed": False,
             "evidence": records,
             **{name: result[name] for name in RETURNED},
+            "probes": probes,
             "warnings": result.get("warnings", []),
         }

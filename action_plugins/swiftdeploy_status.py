@@ -130,7 +130,7 @@ class ActionModule(ActionBase):
         task = self._task.copy()
         task.action = "swiftdeploy_metrics"
         task.args = {
-            **measurement.arguments(manifest, observed, running),
+            **measurement.arguments(manifest, observed, running, options["base_url"]),
             "window_seconds": 0 if earlier else FIRST_WINDOW,
             # For the gate of a later run.
             "kept": measurement.kept(manifest, observed, options["stack_dir"], use=False),
@@ -138,11 +138,9 @@ class ActionModule(ActionBase):
         if earlier:
             task.args["first_samples"] = earlier
         if int(arguments["probes"]) > 0:
-            task.args["probes"] = {
-                "url": f"{options['base_url']}/",
-                "count": int(arguments["probes"]),
-                "header_value": arguments["context"]["run_id"],
-            }
+            task.args["probes"] = measurement.probes(
+                manifest, options["base_url"], arguments["context"]["run_id"], count=int(arguments["probes"])
+            )
         plugin = self._shared_loader_obj.action_loader.get(
             "swiftdeploy_metrics",
             task=task,

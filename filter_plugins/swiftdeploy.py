@@ -80,8 +80,8 @@ def sd_plan(
 
 
 def sd_metrics_path(spec: dict[str, Any], otherwise: str) -> str:
-    """Where the release of ``spec`` shows its metrics; ``otherwise`` where its record does not say."""
-    return str((spec.get("metrics") or {}).get("path") or otherwise)
+    """Where the release of ``spec`` shows its metrics, "" for nowhere; ``otherwise`` where its record does not say."""
+    return str((spec.get("metrics") or {}).get("path", otherwise))
 
 
 def sd_timings(result: dict[str, Any]) -> dict[str, float]:
@@ -180,6 +180,7 @@ class FilterModule:
             "sd_timings": sd_timings,
             "sd_metrics_path": sd_metrics_path,
             "sd_measurement": measurement.arguments,
+            "sd_probes": measurement.probes,
             "sd_samples": measurement.kept,
             "sd_measured": measurement.told,
             "sd_no_target": words.no_target,

@@ -18,8 +18,10 @@ description:
   - A slot that cannot be measured is a record with C(status=unavailable), a C(cause) and a C(detail). The task does
     not fail for it, since what follows from it is decided by policy.
   - The proxy's view counts the requests that ended in the window and reached a slot. A 502 or 504 that nginx made
-    because the slot did not answer is an error of the slot; 499 (the client went away) is a request, not an error.
-    Requests that nginx answered by itself are left out. Its percentiles are exact, by nearest rank.
+    because the slot did not answer is an error of the slot, and so is an answer that the slot broke off. 499 (the
+    client went away without an answer) is a figure of its own, and so are the other answers of 400 to 499.
+    Requests that nginx answered by itself are left out, and those whose client chose the slot. Its percentiles are
+    exact, by nearest rank.
   - A request that nginx tried at one slot in vain, before another one answered it, is an error of the first as well,
     where the log has C(upstream_status) and O(slots[].match) tells whose the addresses are.
   - Health, metrics and chaos paths are evidence of neither view.
@@ -35,9 +37,9 @@ options:
         type: str
         required: true
       url:
-        description: Where the slot shows its metrics, past the proxy.
+        description: Where the slot shows its metrics, past the proxy. Without it the proxy's view is all there is.
         type: str
-        required: true
+        default: ""
       match:
         description: Values of C(upstream) in the access log that mean this slot, used where the log names no slot, and
           for attempts that were followed by another one.
@@ -71,6 +73,7 @@ options:
       - Where the evidence of that is less than O(kept.min_requests) at the service or at the proxy, or cannot be had,
         or where the service has been restarted or its mode, version or fault injection have changed since, it is
         measured as if nothing were kept.
+      - The proxy's view is over exactly O(window_seconds) up to now all the same.
     type: dict
     suboptions:
       path:
@@ -111,20 +114,21 @@ options:
         default: 20
       slots:
         description:
-          - Words for slots that nginx routes by, C(canary) and C(stable). Probes are sent for each of them, with the
-            word in the header C(X-SwiftDeploy-Slot). Without it that header is not sent.
+          - Words for slots that nginx routes by, C(canary) and C(stable), in the order of O(slots). Probes are sent for
+            each of them, with the word in the header C(X-SwiftDeploy-Slot). Without it that header is not sent.
         type: list
         elements: str
         default: []
       header_value:
-        description: Value of the C(X-SwiftDeploy-Probe) header, the id of the run.
+        description: Value of the C(X-SwiftDeploy-Probe) header, which nobody else knows. Probes are found by it in the
+          access log, so it is needed for those of an earlier call too; O(probes.count) may be V(0).
         type: str
         required: true
       host_header:
         description: Value of the C(Host) header, by default what O(probes.url) says.
         type: str
       timeout:
-        description: Seconds for one probe. One that fails, takes longer or answers 500 or more counts as failed.
+        description: Seconds for one probe. One that fails, takes longer or is answered 500 or more counts as failed.
         type: float
         default: 10.0
   watch:
@@ -175,6 +179,21 @@ options:
       container:
         description: The container.
         type: str
+  mark_url:
+    description:
+      - A folder of nginx's that answers nothing and is logged. A word is written there before and after the window, so
+        that the log shows by itself that it reaches over all of it. Without it a log that is whole is not proven to
+        be so.
+    type: str
+    default: ""
+  health_interval:
+    description: Seconds between two health checks of a slot, which a service counts as well where its metrics name no
+      path. V(0) for none.
+    type: float
+    default: 0.0
+  probes_before:
+    description: The C(probes) of earlier calls over the same window, added up. They count in the evidence as well.
+    type: dict
   names:
     description:
       - The manifest's C(services.metrics), what the service calls its metrics.
@@ -272,7 +291,8 @@ evidence:
     - C(cause) is one of refused, timeout, http_status, unreachable, bad_url, bad_answer, incomplete, too_large,
       not_prometheus, bad_value, family_missing, one_sample, clock, changed.
     - C(first_sample) is C(taken) (by this call), C(given) (O(first_samples)) or C(kept) (O(kept)).
-    - C(probe_share) is the part of the requests at the proxy that were probes, 0 to 1.
+    - C(rests_on) are the views that there are. With C([proxy]) alone the service's figures are the proxy's.
+    - All figures are described in C(docs/evidence.md).
     - With C(status=unavailable) the figures of the service are null; what was learnt otherwise is still there.
   returned: success
   type: dict
@@ -282,24 +302,49 @@ evidence:
       status: measured
       cause: null
       detail: null
+      rests_on: [service, proxy]
+      counted_by: http_requests_total
+      untold: {}
       first_sample: taken
       window_seconds: 30.0
       requests: 412
-      req_per_sec: 13.73
+      requests_seen: 415
+      client_error_rate: 0.0072
+      req_per_sec: 13.83
       error_rate: 0.0
       p50_latency_ms: 4.1
       p95_latency_ms: 22.5
       p99_latency_ms: 48.0
+      p99_bucket_ms: [25.0, 50.0]
+      paths_told: true
+      proxy_window_seconds: 30.1
       proxy_requests: 412
+      proxy_seen: 415
+      proxy_answered: 412
       proxy_error_rate: 0.0
+      proxy_broken: 0
+      proxy_client_error_rate: 0.0072
       proxy_p50_latency_ms: 4.0
       proxy_p95_latency_ms: 21.0
       proxy_p99_latency_ms: 47.0
       proxy_probes: 20
+      proxy_forced: 0
+      proxy_left: 0
+      proxy_abandoned: 0
+      proxy_methods: {GET: 415}
       proxy_truncated: false
       proxy_detail: null
+      abandoned_rate: 0.0
+      largest_source_share: 0.21
+      rest_requests: 310
+      rest_error_rate: 0.0
+      unexercised: []
+      unexercised_share: 0.0
+      views_gap: 0.0
       probes_sent: 20
       probes_failed: 0
+      probes_refused: 0
+      probes_failed_rate: 0.0
       probe_share: 0.0485
       mode: stable
       version: "1.0.0"
@@ -308,7 +353,8 @@ evidence:
 samples:
   description:
     - The last scrape, raw, to be the O(first_samples) of a later call.
-    - Either C(slot), C(at) (unix seconds), C(body), C(content_type), or C(slot), C(at), C(cause), C(detail).
+    - Either C(slot), C(at) (unix seconds), C(body), C(content_type), or C(slot), C(at), C(cause), C(detail), or
+      C(slot), C(at) and C(none) for a slot without metrics. With O(mark_url), C(mark) as well.
   returned: success
   type: list
   elements: dict
@@ -338,11 +384,13 @@ failures:
   sample: {green: 3}
 probes:
   description:
-    - How many probes were sent in all, and how many of them failed.
+    - How many probes were sent in all, how many of them failed, and how many were answered 400 to 499; the same in
+      C(by_slot) for each word of O(probes.slots).
     - One whose answer an early end did not wait for is not failed.
+    - What O(probes_before) gave is in it.
   returned: success
   type: dict
-  sample: {sent: 20, failed: 0}
+  sample: {sent: 20, failed: 0, client_errors: 0, by_slot: {"": {sent: 20, failed: 0, client_errors: 0}}}
 window:
   description:
     - Begin and end of the window in unix seconds, null after a single scrape.
@@ -353,17 +401,21 @@ window:
 """
 
 import re
+import secrets
 import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.access_log import proxy_figures
-from ansible.module_utils.swiftdeploy_target.probes import send_all
+from ansible.module_utils.swiftdeploy_target.http import FetchError, fetch
+from ansible.module_utils.swiftdeploy_target.probes import nothing, send_all
 from ansible.module_utils.swiftdeploy_target.samples import Keeping, Now, keep, pick
 from ansible.module_utils.swiftdeploy_target.scrape import scrape_all
 from ansible.module_utils.swiftdeploy_target.watch import Watch
 
+# Bytes that nginx may answer where it writes a mark.
+MAX_BODY = 64 * 1024
 LIMITS = {"window_seconds": (0, 3600), "timeout": (0.01, 300)}
 WATCH_LIMITS = {"timeout": (0.01, 300), "interval": (0.1, 3600), "retries": (1, 1000), "failures": (0, 1000000)}
 
@@ -385,11 +437,22 @@ class Clock:
 
 
 class Begin(NamedTuple):
-    """How the window begins: the samples if they are not the caller's own, where they are from, since when it runs."""
+    """How the window begins.
+
+    The samples if they are not the caller's own, where they are from, since when it runs, and what was written to the
+    access log right before.
+    """
 
     samples: List[Dict[str, Any]]
     kind: Optional[str]
     since: Optional[float]
+    mark: str = ""
+
+
+def latest(samples: List[Dict[str, Any]], kind: str, mine: bool) -> Begin:
+    """A window that runs from the last of ``samples`` on, so that every slot has its whole window."""
+    last = max(samples, key=lambda one: float(one["at"]))
+    return Begin(samples if mine else [], kind, float(last["at"]), str(last.get("mark") or ""))
 
 
 def keeping(options: Dict[str, Any]) -> Optional[Keeping]:
@@ -404,19 +467,38 @@ def keeping(options: Dict[str, Any]) -> Optional[Keeping]:
 def begin(options: Dict[str, Any], clock: Clock) -> Begin:
     """The first scrape: the caller's, else a kept one, else one that is taken now, else none."""
     slots, where = options["slots"], keeping(options)
-    given = [one["at"] for one in options["first_samples"] or [] if isinstance(one.get("at"), (int, float))]
+    given = [one for one in options["first_samples"] or [] if isinstance(one.get("at"), (int, float))]
     if given:
-        return Begin([], "given", max(given))
+        return latest(given, "given", mine=False)
     if where is not None and options["kept"]["use"]:
         kept = pick(where, [one["slot"] for one in slots], clock.now())
         if kept:
-            return Begin(kept, "kept", max(one["at"] for one in kept))
-    if options["window_seconds"] > 0:
-        since = clock()
-        first = scrape_all(slots, options["timeout"], clock)
-        # Counted from the last first scrape, so that every slot has its whole window.
-        return Begin(first, "taken", max([since, *(one["at"] for one in first)]))
+            return latest(kept, "kept", mine=True)
+    if options["window_seconds"] > 0 and slots:
+        return latest(scraped(options, clock), "taken", mine=True)
     return Begin([], None, None)
+
+
+def marked(options: Dict[str, Any]) -> str:
+    """Have nginx write a line of its own to the access log; what it is found by there, empty where that failed."""
+    word = secrets.token_hex(8)
+    try:
+        fetch(f"{options['mark_url'].rstrip('/')}/{word}", options["timeout"], {"User-Agent": "swiftdeploy"}, MAX_BODY)
+    except FetchError:
+        return ""
+    return word
+
+
+def scraped(options: Dict[str, Any], clock: Clock) -> List[Dict[str, Any]]:
+    """A sample of each slot, each with what was written to the access log before it. In the order of the slots.
+
+    A slot without an address for its metrics has a sample that says no more than when it was.
+    """
+    mark = {"mark": marked(options)} if options["mark_url"] else {}
+    slots = options["slots"]
+    taken = {one["slot"]: one for one in scrape_all([one for one in slots if one["url"]], options["timeout"], clock)}
+    bare = {"at": clock(), "none": True}
+    return [{**taken.get(one["slot"], {"slot": one["slot"], **bare}), **mark} for one in slots]
 
 
 def measure(options: Dict[str, Any]) -> Dict[str, Any]:
@@ -426,24 +508,36 @@ def measure(options: Dict[str, Any]) -> Dict[str, Any]:
     kept, in words.
     """
     clock = Clock()
-    slots: List[Dict[str, Any]] = options["slots"]
     window: float = options["window_seconds"]
-    first, kind, since = begin(options, clock)
+    start_of = begin(options, clock)
+    first, kind, since = start_of.samples, start_of.kind, start_of.since
     remaining = 0.0
     if since is not None and kind != "kept":
         remaining = min(window, max(0.0, since + window - clock()))
     start = time.monotonic()
-    probes = {"sent": 0, "failed": 0}
+    probes: Dict[str, Any] = {**nothing(), "by_slot": {}}
     watch = Watch(options["watch"])
     watch.start()
     if kind != "kept" and options["probes"] and options["probes"]["count"] > 0:
         probes = send_all(options["probes"], start, remaining, watch.ended)
     watch.ended.wait(max(0.0, start + remaining - time.monotonic()))
     until = clock()
-    samples = scrape_all(slots, options["timeout"], clock)
+    samples = scraped(options, clock)
     proxy = None
     if options["proxy_log"] and since is not None:
-        proxy = proxy_figures(options["proxy_log"], slots, since, until, options["exclude_paths"])
+        # A sample of an earlier run says nothing about the proxy, whose log has exactly the last window.
+        proxy_since = max(since, until - window) if kind == "kept" else since
+        proxy = proxy_figures(
+            options["proxy_log"],
+            options["slots"],
+            proxy_since,
+            until,
+            options["exclude_paths"],
+            own=(options["probes"] or {}).get("header_value") or "",
+            seen_since=since,
+            marks=(start_of.mark, samples[0]["mark"]) if options["mark_url"] and samples else None,
+        )
+        proxy["window_seconds"] = until - proxy_since
     # Last, as it may have to wait for an answer.
     watch.stop()
     return {
@@ -521,7 +615,7 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "slot": {"type": "str", "required": True},
-                    "url": {"type": "str", "required": True},
+                    "url": {"type": "str", "default": ""},
                     "match": {"type": "list", "elements": "str", "default": []},
                 },
             },
@@ -572,8 +666,11 @@ def main() -> None:
                 },
                 "required_if": [("kind", "file", ["path"]), ("kind", "docker", ["container"])],
             },
+            "mark_url": {"type": "str", "default": ""},
             # Used on the controller only.
             "names": {"type": "dict", "default": {}},
+            "health_interval": {"type": "float", "default": 0.0},
+            "probes_before": {"type": "dict"},
             "exclude_paths": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,

@@ -287,6 +287,8 @@ def idle(runtime: Runtime, moved: routing.Moved, params: Dict[str, Any]) -> bool
     held = state.load(Path(options["stack_dir"]), options["service"])["slots"][params["stop"]]
     gauge = params["in_progress"]
     metrics = state.metrics_of(held, {"path": gauge["path"], "in_progress": gauge["metric"]})
+    if not metrics["path"]:
+        return drained
     told = inflight.wait_idle(address, metrics["path"], metrics["in_progress"], deadline)
     return drained and told["idle"] is not False
 

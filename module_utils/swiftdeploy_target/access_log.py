@@ -11,12 +11,17 @@ A line's ``msec`` is the end of its request. What counts, and how:
   ``match`` holds their address; several at one slot count once, as the last of them. Without a status for each
   address only the slot that answered is counted.
 - Requests that nginx answered by itself (empty ``upstream``) say nothing about a slot: left out.
-- A 502 or 504 that nginx made because the slot did not answer is an error of that slot.
-- 499 (the client went away) is a request, with the time it waited, but not an error.
+- A 502 or 504 that nginx made because the slot did not answer is an error of that slot. So is an answer with fewer
+  bytes than its Content-Length announced: nginx did its part (``completed``), the slot broke off.
+- 400 to 498 is the client's fault. It is neither a success nor an error, so a flood of it dilutes nothing.
+- 499 is a client that left before it had an answer: abandoned, a figure of its own. One that left in the middle of an
+  answer (``completed`` is empty) had one; how many did is told.
+- A request whose client chose the slot (``forced``) is no evidence, except a probe of ours.
 - Percentiles of the request time are exact, by nearest rank: the smallest value with at least q of all values
   at or below it.
 
-Lines of another shape, torn lines and lines of other programs are passed over.
+Lines of another shape, torn lines and lines of other programs are passed over. Fields that an older configuration of
+nginx does not write are taken for absent.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ import selectors
 import stat
 import subprocess
 import time
+from collections import Counter
 from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -37,7 +43,22 @@ BLOCK = 256 * 1024
 MAX_ROTATED = 100
 # Several nginx workers write one file, each with a clock of its own: lines are nearly, not quite, in order.
 SLACK_SECONDS = 5.0
+# A line older than this before the window shows that nothing of the window was rotated away.
+REACH_SECONDS = 1.0
 STANDARD_PATHS = ("/healthz", "/metrics", "/chaos")
+# What nginx answers about itself. Below MARKS it answers nothing but writes the line, so that a log that has the line
+# has everything that came after it.
+OWN_PATHS = "/_swiftdeploy/"
+MARKS = "/_swiftdeploy/mark/"
+# How long the newest lines may be under way from nginx to the log, and how often it is looked for them.
+ARRIVAL_SECONDS = 3.0
+ARRIVAL_PAUSE = 0.2
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# Routes of a slot that are told apart, parts of a path, characters of a route, and how many are named.
+MAX_ROUTES = 1000
+ROUTE_PARTS = 4
+MAX_ROUTE = 80
+NAMED_ROUTES = 10
 
 
 class LogError(Exception):
@@ -57,7 +78,8 @@ class Request(NamedTuple):
     """One line of the log. ``end`` is unix seconds, ``seconds`` the time the client waited.
 
     ``upstream`` are the addresses tried, in order; ``statuses`` and ``times`` are of the same order, as nginx
-    wrote them, and empty where the log has none.
+    wrote them, and empty where the log has none. ``broken``: nginx got less than the answer announced.
+    ``left``: the client went away in the middle of an answer.
     """
 
     end: float
@@ -69,13 +91,21 @@ class Request(NamedTuple):
     probe: bool
     statuses: List[str]
     times: List[str]
+    method: str
+    source: str
+    probe_id: str
+    forced: bool
+    broken: bool
+    left: bool
 
 
 class Attempt(NamedTuple):
-    """What one slot had of a request: its status, and the seconds it took."""
+    """What one slot had of a request: its status, the seconds it took, and whether its answer was cut."""
 
     status: int
     seconds: float
+    broken: bool = False
+    left: bool = False
 
 
 def _number(value: Any) -> Optional[float]:
@@ -107,6 +137,8 @@ def parse_line(line: bytes) -> Optional[Request]:
         return None
     if not (isinstance(slot, str) and isinstance(upstream, str) and isinstance(path, str)):
         return None
+    method, source, probe_id = (_text(data.get(key)) for key in ("method", "source", "probe_id"))
+    broken, left = _cut(data, method, int(status))
     return Request(
         end,
         slot,
@@ -117,7 +149,45 @@ def parse_line(line: bytes) -> Optional[Request]:
         data.get("probe") is True,
         _each(data.get("upstream_status")),
         _each(data.get("upstream_time")),
+        method,
+        source,
+        probe_id,
+        data.get("forced") is True,
+        broken,
+        left,
     )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _cut(data: Dict[str, Any], method: str, status: int) -> Tuple[bool, bool]:
+    """Whether an answer of fewer than 400 was cut: (by the slot, by the client)."""
+    completed = data.get("completed")
+    if completed is None or status >= 400:
+        return False, False
+    if completed not in (True, "OK", "true"):
+        return False, True
+    announced, sent = (_amount(data.get(key)) for key in ("sent_length", "body"))
+    bodiless = method == "HEAD" or status < 200 or status in (204, 304)
+    return not bodiless and announced is not None and sent is not None and sent < announced, False
+
+
+def _amount(value: Any) -> Optional[float]:
+    """A number of bytes, which nginx writes as a number or, where it may be missing, as a text."""
+    return _number(int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value)
+
+
+def route(method: str, path: str) -> str:
+    """A request's route in a form that many requests share: the method, and the path with its numbers and ids as *.
+
+    The path is a client's text: what is no plain letter, digit or mark of a path becomes a question mark.
+    """
+    parts = path.split("/")[1:]
+    kept = ["*" if re.fullmatch(r"[0-9]+|(?=.*[0-9])[0-9A-Fa-f-]{8,}|(?=.*[0-9]).{20,}", one) else one for one in parts]
+    shown = "/" + "/".join(kept[:ROUTE_PARTS]) + ("/..." if len(kept) > ROUTE_PARTS else "")
+    return f"{method if method in METHODS else 'OTHER'} {re.sub(r'[^A-Za-z0-9._~/*-]', '?', shown)[:MAX_ROUTE]}"
 
 
 def percentile(ordered: Sequence[float], q: float) -> Optional[float]:
@@ -137,35 +207,105 @@ def _seconds(text: str) -> Optional[float]:
     return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
 
 
+def there(status: int) -> bool:
+    """Whether the service was responsible for an answer of this status: all but the client's errors."""
+    return status < 400 or status >= 500
+
+
+class _Counts:
+    """What one slot had."""
+
+    def __init__(self) -> None:
+        self.seconds: List[float] = []
+        self.errors = self.broken = self.client_errors = self.abandoned = self.left = self.forced = 0
+        self.probes = self.seen = self.answered = 0
+        self.methods: Counter[str] = Counter()
+        # Routes that were exercised, and how often clients used those that are there.
+        self.routes: Set[str] = set()
+        self.used: Counter[str] = Counter()
+        # Address of a client to answers and errors.
+        self.sources: Counter[str] = Counter()
+        self.source_errors: Counter[str] = Counter()
+
+    def add(self, request: Request, attempt: Attempt) -> None:
+        """Count one request that is evidence."""
+        self.probes += request.probe
+        self.methods[request.method if request.method in METHODS else "OTHER"] += 1
+        if attempt.status == 499:
+            self.abandoned += 1
+            return
+        answered = there(attempt.status)
+        named = route(request.method, request.path)
+        if named in self.routes or len(self.routes) < MAX_ROUTES:
+            self.routes.add(named)
+            self.used[named] += answered and not request.probe
+        if not answered:
+            self.client_errors += 1
+            return
+        failed = attempt.status >= 500 or attempt.broken
+        self.seconds.append(attempt.seconds)
+        self.errors += failed
+        self.broken += attempt.broken
+        self.left += attempt.left
+        if not request.probe:
+            self.sources[request.source] += 1
+            self.source_errors[request.source] += failed
+
+
 class Tally:
-    """Collects requests for each slot. ``slots``: [{"slot", "match": [values of upstream]}]."""
+    """Collects requests for each slot. ``slots``: [{"slot", "match": [values of upstream]}].
+
+    ``own`` is what marks our own probes. ``seen_since`` is where the service's view begins: how many requests each
+    slot had since then, of whatever kind, is counted as well.
+    """
 
     def __init__(
-        self, slots: Iterable[Dict[str, Any]], since: float, until: float, exclude_paths: Iterable[str]
+        self,
+        slots: Iterable[Dict[str, Any]],
+        since: float,
+        until: float,
+        exclude_paths: Iterable[str],
+        *,
+        own: str = "",
+        seen_since: Optional[float] = None,
     ) -> None:
         self._since = since
         self._until = until
+        self._own = own
+        self._seen_since = since if seen_since is None else seen_since
         self._exclude = frozenset(exclude_paths)
         self._by_address: Dict[str, str] = {}
-        self._seconds: Dict[str, List[float]] = {}
-        self._errors: Dict[str, int] = {}
-        self._probes: Dict[str, int] = {}
+        self._counts: Dict[str, _Counts] = {}
+        self.oldest = math.inf
+        self.marks: Set[str] = set()
         for one in slots:
-            self._seconds[one["slot"]] = []
-            self._errors[one["slot"]] = self._probes[one["slot"]] = 0
+            self._counts[one["slot"]] = _Counts()
             self._by_address.update(dict.fromkeys(one.get("match") or [], one["slot"]))
 
     def add(self, request: Request) -> None:
         """Count ``request`` if it is evidence of a slot asked about."""
+        self.oldest = min(self.oldest, request.end)
+        if request.path.startswith(OWN_PATHS):
+            if request.path.startswith(MARKS) and len(self.marks) < MAX_ROUTES:
+                self.marks.add(request.path[len(MARKS) :])
+            return
         if not request.upstream or request.upstream[-1] in ("", "-"):
             return
-        if not self._since < request.end <= self._until or request.path in self._exclude:
+        if request.end > self._until or request.path in self._exclude:
             return
+        forced = request.forced and not (request.probe and self._own and request.probe_id == self._own)
         for slot, attempt in self._by_slot(request).items():
-            if slot in self._seconds:
-                self._seconds[slot].append(attempt.seconds)
-                self._errors[slot] += attempt.status >= 500
-                self._probes[slot] += request.probe
+            counts = self._counts.get(slot)
+            if counts is None:
+                continue
+            if request.end > self._seen_since:
+                counts.seen += 1
+                counts.answered += there(attempt.status)
+            if request.end > self._since:
+                if forced:
+                    counts.forced += 1
+                else:
+                    counts.add(request, attempt)
 
     def _by_slot(self, request: Request) -> Dict[str, Attempt]:
         """What each slot had of ``request``; under "" what belongs to none."""
@@ -184,25 +324,61 @@ class Tally:
             # than the whole.
             failed[slot] = Attempt(_whole(status) or 502, request.seconds if seconds is None else seconds)
         # The slot that answered is not to blame for what was waited for at another one.
-        failed[final] = Attempt(request.status, max(0.0, request.seconds - elsewhere))
+        failed[final] = Attempt(request.status, max(0.0, request.seconds - elsewhere), request.broken, request.left)
         return failed
 
     def figures(self, truncated: bool) -> Dict[str, Dict[str, Any]]:
-        """Slot to {"requests", "errors", "probes", "p50_ms", "p95_ms", "p99_ms", "truncated"}."""
+        """Slot to its figures: see RETURN of swiftdeploy_metrics for what becomes of them."""
         answer: Dict[str, Dict[str, Any]] = {}
-        for slot, seconds in self._seconds.items():
-            ordered = sorted(seconds)
+        for slot, counts in self._counts.items():
+            ordered = sorted(counts.seconds)
             row: Dict[str, Any] = {
                 "requests": len(ordered),
-                "errors": self._errors[slot],
-                "probes": self._probes[slot],
+                "errors": counts.errors,
+                "broken": counts.broken,
+                "client_errors": counts.client_errors,
+                "abandoned": counts.abandoned,
+                "left": counts.left,
+                "forced": counts.forced,
+                "probes": counts.probes,
+                "seen": counts.seen,
+                "answered": counts.answered,
+                "methods": dict(sorted(counts.methods.items())),
                 "truncated": truncated,
+                **self._largest_source(counts),
+                **self._unexercised(slot),
             }
             for name, q in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)):
                 value = percentile(ordered, q)
                 row[name] = None if value is None else value * 1000
             answer[slot] = row
         return answer
+
+    @staticmethod
+    def _largest_source(counts: _Counts) -> Dict[str, Any]:
+        """How many answers the busiest address had, and how many answers and errors are left without it."""
+        clients = sum(counts.sources.values())
+        source, most = max(counts.sources.items(), key=lambda one: one[1], default=("", 0))
+        return {
+            "clients": clients,
+            "largest_source": most,
+            "rest_requests": clients - most,
+            "rest_errors": sum(counts.source_errors.values()) - counts.source_errors[source],
+        }
+
+    def _unexercised(self, slot: str) -> Dict[str, Any]:
+        """What clients used of the other slots and nobody did of this one: the most used routes, and their share."""
+        used: Counter[str] = Counter()
+        for other, counts in self._counts.items():
+            if other != slot:
+                used.update(counts.used)
+        total = sum(used.values())
+        missed = Counter({name: n for name, n in used.items() if n and name not in self._counts[slot].routes})
+        named = [{"route": name, "requests": n} for name, n in missed.most_common(NAMED_ROUTES)]
+        return {
+            "unexercised": named if total else None,
+            "unexercised_share": sum(missed.values()) / total if total else None,
+        }
 
 
 class _Budget:
@@ -386,20 +562,36 @@ def proxy_figures(
     exclude_paths: Sequence[str] = (),
     *,
     timeout: float = 30.0,
+    own: str = "",
+    seen_since: Optional[float] = None,
+    marks: Optional[Tuple[str, str]] = None,
 ) -> Dict[str, Any]:
     """The proxy's figures of each slot for requests that ended after ``since``, up to ``until`` (unix s).
 
-    ``log``: {"kind": "file", "path"} or {"kind": "docker", "container"}. Answers {"slots": {slot: figures}},
-    see Tally.figures, or {"cause", "detail"} when the log cannot be read. Never raises for a log.
+    ``log``: {"kind": "file", "path"} or {"kind": "docker", "container"}. ``own`` and ``seen_since``: see Tally.
+    ``marks`` are what was written to the log before the window and after it, each empty where that failed. With them
+    the log has to show that it reaches over the whole window. Answers {"slots": {slot: figures}}, see Tally.figures,
+    or {"cause", "detail"} when the log cannot be read. Never raises for a log.
     """
-    tally = Tally(slots, since, until, [*STANDARD_PATHS, *exclude_paths])
-    try:
-        if log["kind"] == "docker":
-            truncated = read_docker(log["container"], since, tally, timeout)
-        else:
-            truncated = read_file(log["path"], since, tally)
-    except LogError as problem:
-        return {"cause": problem.cause, "detail": problem.detail}
-    except OSError as error:
-        return {"cause": "log_unreadable", "detail": f"the access log cannot be read: {error}"}
-    return {"slots": tally.figures(truncated)}
+    begin = since if seen_since is None else min(since, seen_since)
+    limit = time.monotonic() + ARRIVAL_SECONDS
+    while True:
+        tally = Tally(slots, since, until, [*STANDARD_PATHS, *exclude_paths], own=own, seen_since=seen_since)
+        try:
+            if log["kind"] == "docker":
+                truncated = read_docker(log["container"], begin, tally, timeout)
+            else:
+                truncated = read_file(log["path"], begin, tally)
+        except LogError as problem:
+            return {"cause": problem.cause, "detail": problem.detail}
+        except OSError as error:
+            return {"cause": "log_unreadable", "detail": f"the access log cannot be read: {error}"}
+        if marks is None:
+            return {"slots": tally.figures(truncated)}
+        arrived = not marks[1] or marks[1] in tally.marks
+        if arrived or time.monotonic() >= limit:
+            reaches = tally.oldest < begin - REACH_SECONDS or (marks[0] != "" and marks[0] in tally.marks)
+            # Of a container's log the newest part is missing where there is too much of it.
+            too_long = truncated and log["kind"] == "docker"
+            return {"slots": tally.figures(too_long or not (arrived and reaches))}
+        time.sleep(ARRIVAL_PAUSE)

@@ -4,7 +4,7 @@ They stand in one file of the stack's folder, oldest first::
 
     {"schema": 1, "boot": id of this start of the machine,
      "samples": [{"slot", "release", "at": unix seconds, "ticks": seconds of the monotonic clock,
-                  "content_type", "body": gzip as base64}, ...]}
+                  "content_type", "body": gzip as base64, "mark": what was written to the access log then}, ...]}
 
 A sample counts for the release it was taken of alone. Losing the file costs a wait and nothing else, so
 whatever is wrong with it means that there are no samples.
@@ -110,7 +110,8 @@ def _unpack(entry: Sample, now: Now) -> Optional[Sample]:
         return None
     # By the monotonic clock, so that the window is as long as it was.
     at = now.at - _age(entry, now)
-    return {"slot": entry["slot"], "at": at, "body": body, "content_type": entry["content_type"]}
+    mark = str(entry.get("mark") or "")
+    return {"slot": entry["slot"], "at": at, "body": body, "content_type": entry["content_type"], "mark": mark}
 
 
 def pick(keeping: Keeping, slots: Iterable[str], now: Now) -> List[Sample]:
@@ -142,7 +143,8 @@ def keep(keeping: Keeping, samples: Iterable[Sample], now: Now) -> bool:
         body = base64.b64encode(gzip.compress(sample["body"].encode("utf-8"), 6)).decode("ascii")
         if len(body) <= MAX_SAMPLE:
             entry = {"slot": slot, "release": keeping.releases[slot], "at": sample["at"], "ticks": ticks}
-            added.append({**entry, "content_type": sample["content_type"], "body": body})
+            mark = sample.get("mark", "")
+            added.append({**entry, "content_type": sample["content_type"], "body": body, "mark": mark})
     if not added or not keeping.path.parent.is_dir():
         return False
     _write(keeping.path, [*entries, *added])

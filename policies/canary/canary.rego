@@ -4,7 +4,9 @@
 #   Input: environment, evidence (one slot's record over a window), min_requests (from the manifest);
 #   optionally baseline (the record of the stable slot over the same window) and partial (true while the
 #   window has not ended, when other thresholds hold).
-#   Too little evidence is an outcome of its own, insufficient: neither a pass nor a verdict on the service.
+#   Too little evidence is an outcome of its own, insufficient: neither a pass nor a verdict on the service. So is
+#   evidence that contradicts itself. What the proxy alone proves (users get errors, leave without an answer, our own
+#   probes fail) is a denial whatever the service says of itself.
 package swiftdeploy.canary
 
 import data.swiftdeploy.lib
@@ -20,6 +22,15 @@ required := {
 # What the proxy sees of the same requests, held against the same limits: a queue in front of the
 # service is invisible to the service itself.
 proxied := {"error_rate", "p99_latency_ms"}
+
+# Figures of which fewer than that are not judged.
+floors := {"requests", "rest_requests", "probes_sent"}
+
+# What was tried and had no answer. Needs no answers to be a verdict.
+attempted := {"abandoned_rate", "probes_failed_rate"}
+
+# How far the evidence can be believed. Past these limits it is none.
+trusted := {"views_gap", "largest_source_share", "unexercised_share"}
 
 # How much worse than the baseline a figure is, by the name of its threshold.
 increases := {
@@ -41,6 +52,41 @@ wordings := {
 		"text": "P99 latency is %s ms",
 		"limit": "%s ms",
 		"scale": 1,
+		"decimals": 0,
+		"limit_decimals": 0,
+	},
+	"abandoned_rate": {
+		"text": "%s %% of the clients left without an answer",
+		"limit": "%s %%",
+		"scale": 100,
+		"decimals": 2,
+		"limit_decimals": 2,
+	},
+	"probes_failed_rate": {
+		"text": "%s %% of our own probes had no answer or an error",
+		"limit": "%s %%",
+		"scale": 100,
+		"decimals": 2,
+		"limit_decimals": 2,
+	},
+	"views_gap": {
+		"text": "the numbers of requests at the service and at the proxy are %s %% apart",
+		"limit": "%s %%",
+		"scale": 100,
+		"decimals": 0,
+		"limit_decimals": 0,
+	},
+	"largest_source_share": {
+		"text": "one address sent %s %% of the clients' requests",
+		"limit": "%s %%",
+		"scale": 100,
+		"decimals": 0,
+		"limit_decimals": 0,
+	},
+	"unexercised_share": {
+		"text": "the canary had none of %s %% of what clients ask of the stable slot",
+		"limit": "%s %%",
+		"scale": 100,
 		"decimals": 0,
 		"limit_decimals": 0,
 	},
@@ -92,7 +138,7 @@ where_needed := lib.place(table, lib.owner(table, ["requests", "min"]), ["reques
 effective := lib.effective(configured)
 
 # Limits on figures of the evidence; the number of requests is a matter of sufficiency instead.
-limits := object.remove(effective, {"requests"} | increase_names)
+limits := object.remove(effective, (((floors | attempted) | trusted) | increase_names))
 
 # Limits on how much worse than the baseline those figures may be. None is required.
 increase_limits := object.filter(effective, increase_names)
@@ -101,7 +147,40 @@ judged := object.keys(limits) | (object.keys(required) - {"requests"})
 
 measured if evidence.status == "measured"
 
-enough if sufficient(evidence, "requests")
+# The figures that are the service's own to tell. Where the proxy is all there is, they are told once, as the proxy's.
+own := judged if "service" in views
+
+own := judged - proxied if not "service" in views
+
+# Which views there are. Where the evidence does not say, both are wanted.
+default views := {"service", "proxy"}
+
+views := {view | some view in evidence.rests_on} if {
+	is_array(evidence.rests_on)
+	count(evidence.rests_on) > 0
+	every view in evidence.rests_on {
+		view in {"service", "proxy"}
+	}
+}
+
+default enough := false
+
+enough if {
+	every view in views {
+		sufficient(evidence, {"service": "requests", "proxy": "proxy_requests"}[view])
+	}
+}
+
+# Whether the proxy's figures are good for a verdict, whatever the service says.
+proxy_whole if {
+	"proxy" in views
+	evidence.proxy_truncated == false
+}
+
+proxy_sound if {
+	proxy_whole
+	sufficient(evidence, "proxy_requests")
+}
 
 # METADATA
 # title: Reasons why the evidence is no ground for a verdict
@@ -109,6 +188,7 @@ insufficiency contains sprintf("evidence of %s is unavailable: %s", [slot, detai
 
 insufficiency contains reason if {
 	measured
+	"service" in views
 	some reason in lib.unmeasured({"requests"}, evidence)
 }
 
@@ -117,44 +197,154 @@ insufficiency contains sprintf("min_requests is %s, not a number of 0 or more", 
 	found := lib.found(question, "min_requests")
 }
 
-insufficiency contains sprintf("%s%s, at least %s are needed (%s)", [
-	requests_text,
-	window_text,
-	lib.exact(requests_needed, 0),
-	where_needed,
-]) if {
+insufficiency contains too_few("", evidence.requests, object.get(evidence, "window_seconds", null)) if {
 	measured
+	"service" in views
 	lib.is_figure(evidence.requests)
 	evidence.requests < requests_needed
+}
+
+insufficiency contains too_few("at the proxy, ", evidence.proxy_requests, object.get(evidence, "proxy_window_seconds", null)) if {
+	measured
+	"proxy" in views
+	lib.is_figure(evidence.proxy_requests)
+	evidence.proxy_requests < requests_needed
+}
+
+# Without this a service whose root is no page would be told to wait for users.
+insufficiency contains sprintf("%s of %s probes were answered 400 to 499, which is no evidence (the manifest: canary.probe_path names what they ask for)", [
+	lib.exact(evidence.probes_refused, 0),
+	lib.exact(evidence.probes_sent, 0),
+]) if {
+	not enough
+	lib.is_figure(evidence.probes_refused)
+	lib.is_figure(evidence.probes_sent)
+	evidence.probes_refused > 0
+}
+
+insufficiency contains sprintf("at the proxy, nothing is known: %s", [proxy_detail]) if {
+	measured
+	"proxy" in views
+	not proxy_whole
+}
+
+insufficiency contains reason if {
+	measured
+	proxy_whole
+	some reason in lib.unmeasured({"proxy_requests"}, evidence)
 }
 
 # Figures are null where nothing was counted, so they are missed only once there were requests enough.
 insufficiency contains reason if {
 	measured
-	enough
-	some reason in lib.unmeasured(judged, evidence)
+	sufficient(evidence, "requests")
+	some figure in own
+	not excusable(figure)
+	some reason in lib.unmeasured({figure}, evidence)
 }
 
 insufficiency contains sprintf("at the proxy, %s", [reason]) if {
 	some reason in lib.unmeasured(proxy_missed, at_proxy)
 }
 
-insufficiency contains reason if {
-	object.get(evidence, "proxy_requests", null) != null
-	some reason in lib.unmeasured({"proxy_requests"}, evidence)
+insufficiency contains sprintf("%s: no evidence", [reason]) if {
+	some reason in lib.violations(table, wordings, object.filter(effective, trusted), evidence)
 }
+
+# What the service does not tell, the proxy does.
+excusable(figure) if {
+	figure in proxied
+	is_string(evidence.untold[figure])
+	proxy_sound
+}
+
+too_few(where, requests, seconds) := sprintf("%s%s%s, at least %s are needed (%s)", [
+	where,
+	requests_text(requests),
+	window_text(seconds),
+	lib.exact(requests_needed, 0),
+	where_needed,
+])
 
 # METADATA
 # title: Limits that what was measured breaks, and limits that cannot be used
-breaches := (wrong | violations(evidence, baseline_at_service)) | {sprintf("at the proxy, %s", [reason]) | some reason in violations(at_proxy, baseline_at_proxy)}
+breaches := (wrong | at_service_broken) | certain
+
+at_service_broken := violations(object.filter(at_service, own), baseline_at_service, growth_at_service, bucket_wordings)
+
+# What is a verdict by itself, since the proxy saw it or we tried it.
+certain := (at_proxy_broken | rest_broken) | attempts_broken
+
+default at_proxy_broken := set()
+
+at_proxy_broken := {sprintf("at the proxy, %s", [reason]) | some reason in violations(at_proxy, baseline_at_proxy, grown(at_proxy, baseline_at_proxy), wordings)} if proxy_sound
+
+# One busy client must not hide what all others get.
+default rest_broken := set()
+
+rest_broken := {sprintf("at the proxy without its busiest client, %s", [reason]) | some reason in lib.violations(table, wordings, object.filter(limits, {"error_rate"}), {"error_rate": evidence.rest_error_rate})} if {
+	proxy_sound
+	over_floor("rest_requests")
+	lib.is_figure(evidence.rest_error_rate)
+	not "error_rate" in excused(at_proxy, baseline_at_proxy)
+}
+
+attempts_broken := {reason |
+	some figure in attempted
+	well_tried(figure)
+	some reason in lib.violations(table, wordings, object.filter(effective, {figure}), evidence)
+}
+
+well_tried("abandoned_rate") if {
+	proxy_whole
+	lib.is_figure(evidence.proxy_abandoned)
+	lib.is_figure(evidence.proxy_requests)
+	evidence.proxy_abandoned + evidence.proxy_requests >= requests_needed
+}
+
+well_tried("probes_failed_rate") if over_floor("probes_sent")
+
+over_floor(figure) if {
+	lib.is_figure(evidence[figure])
+	lib.is_figure(effective[figure].min)
+	evidence[figure] >= effective[figure].min
+}
 
 wrong := lib.wrong_thresholds(table, required, effective)
 
-# Figures of one view (the service's or the proxy's) against the limits and the same view's baseline.
-violations(figures, base) := absolute | relative if {
-	absolute := lib.violations(table, wordings, held(excused(figures, base)), figures)
-	relative := lib.violations(table, wordings, increase_limits, grown(figures, base))
+# Figures of one view (the service's or the proxy's) against the limits and against how far they grew.
+violations(figures, base, growth, words) := absolute | relative if {
+	absolute := lib.violations(table, words, held(excused(figures, base)), figures)
+	relative := lib.violations(table, words, increase_limits, growth)
 }
+
+# A histogram knows a quantile as one of its buckets. What is above the limit for certain is where that one begins;
+# the rest is interpolation, and the proxy has the exact figure.
+bucket := evidence.p99_bucket_ms if {
+	is_array(evidence.p99_bucket_ms)
+	lib.is_figure(evidence.p99_bucket_ms[0])
+	lib.is_figure(evidence.p99_latency_ms)
+}
+
+at_service := evidence if not bucket
+
+at_service := object.union(evidence, {"p99_latency_ms": bucket[0]}) if bucket
+
+bucket_wordings := wordings if not bucket
+
+bucket_wordings := object.union(wordings, {"p99_latency_ms": {"text": text}}) if {
+	bucket
+	text := sprintf("P99 latency is %s ms (by its bucket above %%s ms)", [lib.exact(round(evidence.p99_latency_ms), 0)])
+}
+
+# The baseline's own P99 may be as high as its bucket ends.
+growth_at_service := grown(object.filter(at_service, own), object.union(baseline_at_service, baseline_top))
+
+default baseline_top := {}
+
+baseline_top := {"p99_latency_ms": baseline_bucket[1]} if baseline_bucket
+
+baseline_bucket := baseline_at_service.p99_bucket_ms if is_array(baseline_at_service.p99_bucket_ms)
 
 # A bad day of the whole service is not the canary's fault: where the baseline is past the limit too, only
 # the increase counts. Without a limit on the increase nothing would be left that counts, so nothing is excused.
@@ -230,18 +420,19 @@ baseline_at_proxy := proxy_view(baseline) if {
 	sufficient(baseline, "proxy_requests")
 }
 
-# Proxy figures that ought to be there and are not: all of them once the proxy counted requests, and any that is given as something else than a figure.
-proxy_missed := proxied if {
-	counted := object.get(evidence, "proxy_requests", null)
-	counted != null
-	counted != 0
-} else := {figure | some figure, value in at_proxy; value != null}
+# Proxy figures that ought to be there and are not, once the proxy has counted requests enough.
+default proxy_missed := set()
+
+proxy_missed := proxied if proxy_sound
 
 reasons := insufficiency | breaches
 
 default insufficient := false
 
-insufficient if insufficiency != set()
+insufficient if {
+	insufficiency != set()
+	certain == set()
+}
 
 default allow := false
 
@@ -259,17 +450,34 @@ default detail := "no reason was given"
 
 detail := evidence.detail if is_string(evidence.detail)
 
-requests_text := "1 request" if evidence.requests == 1
+default proxy_detail := "no reason was given"
 
-requests_text := sprintf("%s requests", [lib.exact(evidence.requests, 0)]) if evidence.requests != 1
+proxy_detail := evidence.proxy_detail if is_string(evidence.proxy_detail)
 
-default window_text := ""
+requests_text(1) := "1 request"
 
-window_text := sprintf(" in %s s", [lib.exact(round(evidence.window_seconds * 10) / 10, 0)]) if {
-	lib.is_figure(evidence.window_seconds)
-}
+requests_text(number) := sprintf("%s requests", [lib.exact(number, 0)]) if number != 1
 
-told := (judged | {"status", "slot", "window_seconds", "requests", "proxy_requests"}) | proxy_names(proxied)
+window_text(seconds) := sprintf(" in %s s", [lib.exact(round(seconds * 10) / 10, 0)]) if {
+	lib.is_figure(seconds)
+} else := ""
+
+told := ((judged | attempted) | trusted) | (proxy_names(proxied) | {
+	"status",
+	"slot",
+	"rests_on",
+	"untold",
+	"window_seconds",
+	"requests",
+	"p99_bucket_ms",
+	"proxy_requests",
+	"proxy_truncated",
+	"proxy_abandoned",
+	"probes_sent",
+	"rest_requests",
+	"rest_error_rate",
+	"unexercised",
+})
 
 proxy_names(names) := {sprintf("proxy_%s", [name]) | some name in names}
 
@@ -283,11 +491,11 @@ compared := {"baseline_status": baseline_status} if {
 
 compared := object.union_n([
 	{sprintf("baseline_%s", [name]): object.get(baseline, name, null) | some name in of_baseline},
-	{name: object.get(grown(evidence, baseline_at_service), name, null) | some name in increase_names},
+	{name: object.get(growth_at_service, name, null) | some name in increase_names},
 	{sprintf("proxy_%s", [name]): object.get(grown(at_proxy, baseline_at_proxy), name, null) | some name in increase_names},
 	{
 		"baseline_status": baseline_status,
-		"excused": sort(excused(evidence, baseline_at_service) | proxy_names(excused(at_proxy, baseline_at_proxy))),
+		"excused": sort(excused(at_service, baseline_at_service) | proxy_names(excused(at_proxy, baseline_at_proxy))),
 	},
 ]) if {
 	"baseline" in object.keys(question)

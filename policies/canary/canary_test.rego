@@ -14,6 +14,8 @@ good := {
 	"status": "measured",
 	"detail": null,
 	"cause": null,
+	"rests_on": ["service", "proxy"],
+	"untold": {},
 	"window_seconds": 30.0,
 	"requests": 412,
 	"req_per_sec": 13.7,
@@ -21,12 +23,55 @@ good := {
 	"p50_latency_ms": 4,
 	"p95_latency_ms": 9,
 	"p99_latency_ms": 12.5,
+	"p99_bucket_ms": null,
+	"proxy_window_seconds": 30.0,
 	"proxy_requests": 412,
 	"proxy_error_rate": 0.0,
 	"proxy_p99_latency_ms": 14,
+	"proxy_truncated": false,
+	"proxy_detail": null,
+	"proxy_abandoned": 0,
+	"abandoned_rate": 0.0,
+	"probes_sent": 20,
+	"probes_refused": 0,
+	"probes_failed_rate": 0.0,
+	"views_gap": 0.0,
+	"largest_source_share": 0.2,
+	"rest_requests": 330,
+	"rest_error_rate": 0.0,
+	"unexercised": [],
+	"unexercised_share": 0.0,
 }
 
-silent_proxy := {"proxy_requests": 0, "proxy_error_rate": null, "proxy_p99_latency_ms": null}
+silent_proxy := {
+	"proxy_requests": 0,
+	"proxy_error_rate": null,
+	"proxy_p99_latency_ms": null,
+	"rest_requests": 0,
+	"rest_error_rate": null,
+	"abandoned_rate": null,
+	"views_gap": null,
+	"largest_source_share": null,
+	"unexercised_share": null,
+}
+
+# What is told of the good evidence beside the figures.
+told := {
+	"rests_on": ["service", "proxy"],
+	"untold": {},
+	"p99_bucket_ms": null,
+	"proxy_truncated": false,
+	"proxy_abandoned": 0,
+	"abandoned_rate": 0.0,
+	"probes_sent": 20,
+	"probes_failed_rate": 0.0,
+	"views_gap": 0.0,
+	"largest_source_share": 0.2,
+	"rest_requests": 330,
+	"rest_error_rate": 0.0,
+	"unexercised": [],
+	"unexercised_share": 0.0,
+}
 
 # The decision on the good evidence with some of it replaced.
 decide(changes) := decide_with(changes, 20)
@@ -45,7 +90,7 @@ test_healthy_service_is_allowed if {
 		"allow": true,
 		"insufficient": false,
 		"reasons": [],
-		"checked": {
+		"checked": object.union(told, {
 			"status": "measured",
 			"slot": "green",
 			"window_seconds": 30.0,
@@ -55,7 +100,7 @@ test_healthy_service_is_allowed if {
 			"proxy_requests": 412,
 			"proxy_error_rate": 0.0,
 			"proxy_p99_latency_ms": 14,
-		},
+		}),
 		"thresholds": {
 			"error_rate": {"max": 0.01},
 			"p99_latency_ms": {"max": 500},
@@ -120,7 +165,10 @@ test_too_few_requests_are_insufficient if {
 test_no_requests_are_insufficient_for_that_reason_alone if {
 	decision := decide(object.union(silent_proxy, {"requests": 0, "error_rate": null, "p99_latency_ms": null}))
 	decision.insufficient
-	decision.reasons == ["0 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
+	decision.reasons == [
+		"0 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)",
+		"at the proxy, 0 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)",
+	]
 }
 
 test_few_and_failing_is_insufficient_and_tells_both if {
@@ -193,13 +241,184 @@ test_each_missing_or_null_figure_is_insufficient if {
 	}
 }
 
-test_silent_proxy_is_no_denial if {
-	decide(silent_proxy).allow
+test_a_proxy_that_saw_nothing_is_no_evidence if {
+	decision := decide(silent_proxy)
+	decision.insufficient
+	decision.reasons == ["at the proxy, 0 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
+	one := decide({"proxy_requests": 1, "proxy_window_seconds": null})
+	one.insufficient
+	one.reasons == ["at the proxy, 1 request, at least 20 are needed (the manifest: canary.min_requests)"]
 	unknown := canary.decision with data.thresholds as thresholds with input as {
-		"evidence": object.remove(good, ["proxy_requests", "proxy_error_rate", "proxy_p99_latency_ms"]),
+		"evidence": object.remove(good, ["rests_on", "proxy_requests", "proxy_error_rate", "proxy_p99_latency_ms"]),
 		"min_requests": 20,
 	}
-	unknown.allow
+	unknown.insufficient
+}
+
+test_a_log_that_cannot_be_believed_is_no_evidence if {
+	cut := decide({"proxy_truncated": true, "proxy_detail": "lines were rotated away"})
+	cut.insufficient
+	cut.reasons == ["at the proxy, nothing is known: lines were rotated away"]
+	every value in [null, "false", 0] {
+		decision := decide({"proxy_truncated": value})
+		decision.insufficient
+		decision.reasons == ["at the proxy, nothing is known: no reason was given"]
+	}
+
+	# Half a log is no verdict either.
+	half := decide({"proxy_truncated": true, "proxy_error_rate": 0.5, "abandoned_rate": 0.9, "proxy_abandoned": 900})
+	half.insufficient
+	count(half.reasons) == 1
+}
+
+trusting := object.union(thresholds, {"canary": {"default": object.union(thresholds.canary.default, {
+	"abandoned_rate": {"max": 0.1},
+	"probes_failed_rate": {"max": 0.05},
+	"probes_sent": {"min": 5},
+	"rest_requests": {"min": 100},
+	"views_gap": {"max": 0.5},
+	"largest_source_share": {"max": 0.9},
+	"unexercised_share": {"max": 0.3},
+})}})
+
+judge(changes) := decision if {
+	decision := canary.decision with data.thresholds as trusting
+		with input as {"evidence": object.union(good, changes), "min_requests": 20}
+}
+
+test_views_that_contradict_each_other_are_no_evidence if {
+	judge({}).allow
+	judge({"views_gap": 0.5, "largest_source_share": 0.9, "unexercised_share": 0.3}).allow
+	judge({"views_gap": null, "largest_source_share": null, "unexercised_share": null}).allow
+	cases := [
+		[{"views_gap": 0.99}, "the numbers of requests at the service and at the proxy are 99 % apart, maximum is 50 % (policies/thresholds/data.yaml: canary.default.views_gap): no evidence"],
+		[{"largest_source_share": 0.95}, "one address sent 95 % of the clients' requests, maximum is 90 % (policies/thresholds/data.yaml: canary.default.largest_source_share): no evidence"],
+		[{"unexercised_share": 0.4}, "the canary had none of 40 % of what clients ask of the stable slot, maximum is 30 % (policies/thresholds/data.yaml: canary.default.unexercised_share): no evidence"],
+	]
+	every case in cases {
+		decision := judge(case[0])
+		decision.insufficient
+		decision.reasons == [case[1]]
+	}
+
+	# 3,300 requests that nobody sent.
+	invented := judge(object.union(silent_proxy, {"requests": 3300, "views_gap": 1}))
+	invented.insufficient
+	count(invented.reasons) == 2
+}
+
+test_figures_beyond_all_bounds_are_none if {
+	every figure in ["requests", "error_rate", "p99_latency_ms"] {
+		decision := decide({figure: 1e308})
+		not decision.allow
+		decision.insufficient
+		every reason in decision.reasons {
+			count(reason) < 120
+		}
+	}
+}
+
+test_clients_that_give_up_are_a_denial if {
+	decision := judge({"requests": 1, "proxy_requests": 1, "proxy_abandoned": 99, "abandoned_rate": 0.99})
+	not decision.allow
+	not decision.insufficient
+	"99.00 % of the clients left without an answer, maximum is 10.00 % (policies/thresholds/data.yaml: canary.default.abandoned_rate)" in decision.reasons
+	judge({"proxy_abandoned": 41, "abandoned_rate": 0.1}).allow
+	few := judge({"proxy_requests": 1, "proxy_abandoned": 3, "abandoned_rate": 0.75})
+	few.insufficient
+}
+
+test_probes_that_fail_are_a_denial_whatever_the_service_says if {
+	every said in [{}, {"status": "unavailable", "detail": "no answer"}, {"proxy_truncated": true}] {
+		decision := judge(object.union(said, {"probes_failed_rate": 1}))
+		not decision.allow
+		not decision.insufficient
+		"100.00 % of our own probes had no answer or an error, maximum is 5.00 % (policies/thresholds/data.yaml: canary.default.probes_failed_rate)" in decision.reasons
+	}
+	judge({"probes_failed_rate": 0.05}).allow
+	judge({"probes_failed_rate": 1, "probes_sent": 4}).allow
+	judge({"probes_failed_rate": null, "probes_sent": 0}).allow
+}
+
+test_what_the_proxy_proves_is_a_denial_whatever_the_service_says if {
+	decision := decide({"status": "unavailable", "detail": "nothing listens", "proxy_error_rate": 0.5})
+	not decision.allow
+	not decision.insufficient
+	decision.reasons == [
+		"at the proxy, error rate is 50.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)",
+		"evidence of slot green is unavailable: nothing listens",
+	]
+}
+
+test_one_busy_client_hides_nothing if {
+	decision := judge({"rest_error_rate": 0.1})
+	not decision.allow
+	not decision.insufficient
+	decision.reasons == ["at the proxy without its busiest client, error rate is 10.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
+	judge({"rest_error_rate": 0.1, "rest_requests": 99}).allow
+	judge({"rest_error_rate": null, "rest_requests": 0}).allow
+}
+
+test_probes_that_are_refused_are_named_where_evidence_is_missing if {
+	none := object.union(silent_proxy, {"requests": 0, "error_rate": null, "p99_latency_ms": null, "probes_refused": 20})
+	decision := decide(none)
+	decision.insufficient
+	"20 of 20 probes were answered 400 to 499, which is no evidence (the manifest: canary.probe_path names what they ask for)" in decision.reasons
+	decide({"probes_refused": 20}).allow
+}
+
+test_a_service_without_metrics_is_judged_by_the_proxy if {
+	alone := {
+		"rests_on": ["proxy"],
+		"untold": null,
+		"error_rate": 0.2,
+		"proxy_error_rate": 0.2,
+		"uptime_seconds": null,
+	}
+	decide(object.union(alone, {"error_rate": 0.0, "proxy_error_rate": 0.0})).allow
+	decision := decide(alone)
+	not decision.insufficient
+	decision.reasons == ["at the proxy, error rate is 20.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
+	few := decide(object.union(alone, {"requests": 3, "proxy_requests": 3}))
+	few.insufficient
+	few.reasons == ["at the proxy, 3 requests in 30 s, at least 20 are needed (the manifest: canary.min_requests)"]
+	more := json.patch(thresholds, [{"op": "add", "path": "/canary/default/uptime_seconds", "value": {"min": 5}}])
+	unknown := canary.decision with data.thresholds as more with input as {
+		"evidence": object.union(good, {"rests_on": ["proxy"], "uptime_seconds": null}),
+		"min_requests": 20,
+	}
+	unknown.insufficient
+	unknown.reasons == ["uptime_seconds was not measured (it is null)"]
+}
+
+test_what_the_service_does_not_tell_the_proxy_does if {
+	untold := {"p99_latency_ms": null, "untold": {"p99_latency_ms": "the buckets are native ones"}}
+	decide(untold).allow
+	slow := decide(object.union(untold, {"proxy_p99_latency_ms": 900}))
+	slow.reasons == ["at the proxy, P99 latency is 900 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"]
+	alone := decide(object.union(untold, {"rests_on": ["service"]}))
+	alone.insufficient
+	alone.reasons == ["p99_latency_ms was not measured (it is null)"]
+
+	# Where the views are not told, both are wanted.
+	every said in [null, [], ["oracle"], "proxy"] {
+		decide(object.union(silent_proxy, {"rests_on": said})).insufficient
+	}
+}
+
+test_a_histogram_denies_only_where_its_bucket_begins_past_the_limit if {
+	decide({"p99_latency_ms": 701, "p99_bucket_ms": [250, 1000]}).allow
+	decide({"p99_latency_ms": 701, "p99_bucket_ms": [500, 1000]}).allow
+	decide({"p99_latency_ms": 701, "p99_bucket_ms": [600, 1000]}).reasons == ["P99 latency is 701 ms (by its bucket above 600 ms), maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"]
+	decide({"p99_latency_ms": 1000, "p99_bucket_ms": [1000, null]}).reasons == ["P99 latency is 1000 ms (by its bucket above 1000 ms), maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"]
+	exact := decide({"p99_latency_ms": 701, "p99_bucket_ms": [250, 1000], "proxy_p99_latency_ms": 690})
+	exact.reasons == ["at the proxy, P99 latency is 690 ms, maximum is 500 ms (policies/thresholds/data.yaml: canary.default.p99_latency_ms)"]
+
+	# The same of an increase: where the one bucket begins, above where the other one ends.
+	near := {"p99_latency_ms": 380, "p99_bucket_ms": [250, 400]}
+	compare(near, {"p99_latency_ms": 80, "p99_bucket_ms": [25, 100]}).allow
+	compare(near, {"p99_latency_ms": 20, "p99_bucket_ms": [10, 25]}).checked.p99_latency_increase_ms == 225
+	compare(near, {"p99_latency_ms": 20, "p99_bucket_ms": [10, null]}).allow
 }
 
 test_proxy_that_counted_must_have_figures if {
@@ -214,23 +433,15 @@ test_proxy_that_counted_must_have_figures if {
 	no_rate.reasons == ["at the proxy, error_rate was not measured (it is missing)"]
 }
 
-test_proxy_figures_given_are_judged_whatever_the_count if {
-	every count_ in [0, null] {
-		decision := decide({"proxy_requests": count_, "proxy_error_rate": 0.5})
-		not decision.allow
-		decision.reasons == ["at the proxy, error rate is 50.00 %, maximum is 1.00 % (policies/thresholds/data.yaml: canary.default.error_rate)"]
-		odd := decide({"proxy_requests": count_, "proxy_error_rate": "0"})
-		odd.insufficient
-		odd.reasons == [`at the proxy, error_rate was not measured (it is "0")`]
-	}
-}
-
 test_manifest_cannot_switch_the_check_off if {
 	none := object.union(silent_proxy, {"requests": 0, "error_rate": null, "p99_latency_ms": null})
 	decision := decide_with(none, 0)
 	not decision.allow
 	decision.insufficient
-	decision.reasons == ["0 requests in 30 s, at least 1 are needed (policies/thresholds/data.yaml: canary.default.requests)"]
+	decision.reasons == [
+		"0 requests in 30 s, at least 1 are needed (policies/thresholds/data.yaml: canary.default.requests)",
+		"at the proxy, 0 requests in 30 s, at least 1 are needed (policies/thresholds/data.yaml: canary.default.requests)",
+	]
 	decision.thresholds.requests.min == 1
 	decide_with({"requests": 1}, 0).allow
 }
@@ -289,6 +500,13 @@ test_shipped_thresholds if {
 			"error_rate": {"max": 0.01},
 			"p99_latency_ms": {"max": 500},
 			"requests": {"min": 1},
+			"abandoned_rate": {"max": 0.1},
+			"probes_failed_rate": {"max": 0.05},
+			"probes_sent": {"min": 1},
+			"rest_requests": {"min": 100},
+			"views_gap": {"max": 0.5},
+			"largest_source_share": {"max": 1},
+			"unexercised_share": {"max": 1},
 			"environment": environment,
 			"source": "default",
 		}
@@ -337,7 +555,7 @@ test_a_canary_like_its_baseline_is_allowed_and_tells_both if {
 		"allow": true,
 		"insufficient": false,
 		"reasons": [],
-		"checked": {
+		"checked": object.union(told, {
 			"status": "measured",
 			"slot": "green",
 			"window_seconds": 30.0,
@@ -359,7 +577,7 @@ test_a_canary_like_its_baseline_is_allowed_and_tells_both if {
 			"proxy_error_rate_increase": 0,
 			"proxy_p99_latency_increase_ms": 0,
 			"excused": [],
-		},
+		}),
 		"thresholds": {
 			"error_rate": {"max": 0.01},
 			"p99_latency_ms": {"max": 500},
@@ -635,6 +853,9 @@ test_shipped_thresholds_of_a_canary_step if {
 			"error_rate": {"max": 0.25},
 			"p99_latency_ms": {"max": 5000},
 			"requests": {"min": 20},
+			"abandoned_rate": {"max": 0.5},
+			"probes_failed_rate": {"max": 0.5},
+			"probes_sent": {"min": 5},
 			"error_rate_increase": {"max": 0.25},
 			"p99_latency_increase_ms": {"max": 5000},
 			"environment": environment,

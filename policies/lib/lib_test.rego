@@ -31,10 +31,10 @@ test_environment_without_entry_has_the_default if {
 test_no_thresholds_at_all if lib.effective({}) == {}
 
 test_figures if {
-	every value in [0, 1, 0.5, 1e300] {
+	every value in [0, 1, 0.5, 9007199254740992] {
 		lib.is_figure(value)
 	}
-	every value in [null, true, "1", "NaN", [1], {}, -1, -0.001] {
+	every value in [null, true, "1", "NaN", [1], {}, -1, -0.001, 9007199254740994, 1e308] {
 		not lib.is_figure(value)
 	}
 }

@@ -52,7 +52,12 @@ def tick_seconds(window: float) -> float:
 
 
 def probes_due(total: int, window: float, until: float, sent: int) -> int:
-    """How many of ``total`` probes are to be sent in the tick that ends ``until`` seconds into the window."""
+    """How many of ``total`` probes are to be sent in the look that ends ``until`` seconds into the window.
+
+    Once the window is over and more evidence is waited for, a tenth of them in each look.
+    """
+    if until > window:
+        return max(1, total // TICKS) if total else 0
     return max(0, round(total * min(1.0, until / window)) - sent)
 
 

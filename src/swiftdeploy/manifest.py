@@ -126,6 +126,10 @@ def parse(raw: bytes, shown: str) -> Document:
     if config["nginx"]["drain_timeout"] is None:
         # A connection whose answer is under way at the reload may bring one more request to the old worker.
         config["nginx"]["drain_timeout"] = 2 * config["nginx"]["proxy_timeout"] + 5.0
+    if config["services"]["metrics"] == "none":
+        # Nothing is asked for where there is no path.
+        of_metrics = rules.at(("services", "metrics"))["properties"]
+        config["services"]["metrics"] = {key: [] if key == "status_labels" else "" for key in of_metrics}
     return Document(shown, text, root, checked.data, config)
 
 

@@ -102,6 +102,8 @@ def with_defaults(value: Any, part: Schema) -> Any:
     if value is None:
         value = deepcopy(part.get("default"))
     properties = part.get("properties")
+    if isinstance(value, str):
+        return value
     if properties and (value is not None or "default" not in part):
         given = value or {}
         filled = {}

@@ -65,7 +65,11 @@ def test_a_busy_service_is_promoted_on_the_past_window(deployed: Workspace) -> N
     assert WINDOW <= evidence["window_seconds"] <= 2 * WINDOW
     # Users alone; a request that was under way at an end may be on one side of it only.
     assert evidence["requests"] >= 20
-    assert abs(evidence["requests"] - evidence["proxy_requests"]) <= 2
+    assert abs(evidence["requests"] - evidence["proxy_seen"]) <= 2
+    # The proxy's view is of the last window alone, whatever the age of the sample.
+    assert abs(evidence["proxy_window_seconds"] - WINDOW) < 0.01
+    assert 20 <= evidence["proxy_requests"] <= evidence["proxy_seen"]
+    assert (evidence["proxy_truncated"], evidence["views_gap"]) == (False, 0)
     words = f"{evidence['requests']} requests in {evidence['window_seconds']:.1f} s up to now, 0 of "
     assert f"measured {evidence['slot']}: {words}" in promoted.out
     deployed.play("audit").ok()

@@ -74,6 +74,11 @@ def free_port() -> int:
         return port
 
 
+def counts(sent: dict[str, Any]) -> dict[str, int]:
+    """How many probes were sent and how many failed, in all."""
+    return {name: sent[name] for name in ("sent", "failed")}
+
+
 def answers(url: str) -> bool:
     try:
         return requests.get(url, timeout=PATIENCE).status_code < 600
@@ -377,12 +382,14 @@ def test_probes_reach_the_slot_they_are_for(tmp_path: Path, playbook: Playbook, 
                 "url": f"{front.url}/",
                 "count": 10,
                 "header_value": "run-1",
-                "slots": ["canary", "stable"],
+                "slots": ["stable", "canary"],
             },
             "proxy_log": {"kind": "file", "path": str(front.log)},
         }
         got = playbook.measure(call)[0]
-    assert got["probes"] == {"sent": 20, "failed": 10}
+    assert counts(got["probes"]) == {"sent": 20, "failed": 10}
+    # Each slot answers for its own.
+    assert (got["evidence"]["blue"]["probes_failed_rate"], got["evidence"]["green"]["probes_failed_rate"]) == (0, 1)
     rows = {slot: [one["requests"], one["error_rate"], one["proxy_probes"]] for slot, one in got["evidence"].items()}
     assert rows == {"blue": [10, 0, 10], "green": [10, 1, 10]}
     assert (got["unhealthy"], got["failures"]) == ({}, {})
@@ -406,7 +413,7 @@ def test_what_nginx_hides_by_a_retry_is_still_the_slots_error(
         got = playbook.measure(call)[0]
         tried = [line for line in front.lines() if line["upstream"].startswith(f"127.0.0.1:{green.port}, ")]
     # Clients noticed nothing, and the line is the answering slot's; the attempts tell who failed.
-    assert got["probes"] == {"sent": 20, "failed": 0}
+    assert counts(got["probes"]) == {"sent": 20, "failed": 0}
     assert len(tried) == 15
     assert {(line["slot"], line["upstream_status"], line["status"]) for line in tried} == {("blue", "502, 200", 200)}
     blue_, green_ = got["evidence"]["blue"], got["evidence"]["green"]
@@ -567,7 +574,7 @@ def test_documentation_is_shown() -> None:
     documented = json.loads(done.stdout)["swiftdeploy_metrics"]
     assert set(documented["doc"]["options"]) == {
         *("slots", "window_seconds", "timeout", "first_samples", "kept"),
-        *("probes", "watch", "proxy_log", "names", "exclude_paths"),
+        *("probes", "probes_before", "watch", "proxy_log", "mark_url", "health_interval", "names", "exclude_paths"),
     }
     shown = evidence.record(None, {"slot": "blue"}, {}, evidence.excluded({}))
     assert set(documented["return"]) == {
@@ -670,7 +677,7 @@ FAULTS: list[tuple[str, Behave, str, str]] = [
     ("brotli", send(page(b"x", headers="Content-Encoding: br\r\n")), "bad_answer", "br"),
     ("binary", send(page(b"up 1\n\xff\xfe")), "not_prometheus", "UTF-8"),
     ("html", send(page(b"<html>502 Bad Gateway</html>")), "not_prometheus", "<html>"),
-    ("empty", send(page(b"")), "not_prometheus", "no metric"),
+    ("empty", send(page(b"")), "family_missing", "the page of metrics is empty"),
     ("other", send(page(b"up 1\n")), "family_missing", "http_requests_total"),
 ]
 
@@ -768,7 +775,7 @@ def test_probes_are_marked_and_their_failures_counted() -> None:
         asked = {"url": url, "count": 9, "header_value": "run-7", "timeout": PATIENCE}
         got = probes.send_all(asked, time.monotonic(), 0.2)
     # Three answers of 503, and one cut in the status line.
-    assert got == {"sent": 9, "failed": 4}
+    assert counts(got) == {"sent": 9, "failed": 4}
     assert len(seen) == 9
 
 
@@ -795,7 +802,7 @@ def test_a_probe_says_whose_it_is() -> None:
         "host_header": "shop.example",
         "timeout": PATIENCE,
     }
-    assert probes.send_all(asked, time.monotonic(), 0.0) == {"sent": 1, "failed": 0}
+    assert counts(probes.send_all(asked, time.monotonic(), 0.0)) == {"sent": 1, "failed": 0}
     thread.join()
     listener.close()
     lines = heard[0].split("\r\n")
@@ -812,7 +819,7 @@ def test_a_slow_answer_does_not_hold_up_the_next_probe() -> None:
 
     with misbehaving(all_at_once) as url:
         asked = {"url": url, "count": 5, "header_value": "run-7", "timeout": PATIENCE}
-        assert probes.send_all(asked, time.monotonic(), 0.1) == {"sent": 5, "failed": 0}
+        assert counts(probes.send_all(asked, time.monotonic(), 0.1)) == {"sent": 5, "failed": 0}
 
 
 def test_nothing_is_sent_through_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def test_counts_errors_probes_and_times_of_each_slot(tmp_path: Path) -> None:
         line(slot="green", upstream="127.0.0.1:3001", status=503),
     )
     got = figures(log)
-    assert (got["blue"]["requests"], got["blue"]["errors"], got["blue"]["probes"]) == (5, 2, 1)
+    # What the client gave up, or got wrong, is neither a success nor an error.
+    assert (got["blue"]["requests"], got["blue"]["errors"], got["blue"]["probes"]) == (3, 2, 1)
+    assert (got["blue"]["abandoned"], got["blue"]["client_errors"], got["blue"]["seen"]) == (1, 1, 5)
     assert (got["blue"]["p50_ms"], got["blue"]["p99_ms"]) == (pytest.approx(100.0), pytest.approx(30000.0))
     assert (got["green"]["requests"], got["green"]["errors"]) == (1, 1)
     assert got["blue"]["truncated"] is False
@@ -122,7 +125,7 @@ def test_an_attempt_in_vain_is_an_error_of_its_slot_and_no_time_of_the_other(tmp
     [
         pytest.param({"upstream_status": "504, 200"}, (1, 1), (1, 0), id="out-of-time"),
         pytest.param({"upstream_status": "502, 502", "status": 502}, (1, 1), (1, 1), id="both-in-vain"),
-        pytest.param({"upstream_status": "404, 200"}, (1, 0), (1, 0), id="a-status-that-is-no-error"),
+        pytest.param({"upstream_status": "404, 200"}, (0, 0), (1, 0), id="a-status-that-is-no-error"),
         pytest.param({"upstream_status": "-, 200"}, (1, 1), (1, 0), id="no-status-of-the-attempt"),
         pytest.param({"slot": ""}, (1, 1), (1, 0), id="no-slot-named"),
         pytest.param({"upstream": BOTH.replace(",", " :")}, (1, 1), (1, 0), id="after-an-internal-redirect"),
@@ -132,7 +135,7 @@ def test_an_attempt_in_vain_is_an_error_of_its_slot_and_no_time_of_the_other(tmp
         pytest.param({"upstream_status": 502}, (0, 0), (1, 0), id="a-number"),
         pytest.param({"upstream": "127.0.0.1:9, 127.0.0.1:3001"}, (0, 0), (1, 0), id="an-address-of-no-slot"),
         pytest.param({"upstream": "127.0.0.1:3000, weighted", "slot": ""}, (1, 1), (0, 0), id="nobody-left-to-try"),
-        pytest.param({"status": 499, "upstream_status": "502, -"}, (1, 1), (1, 0), id="client-went-away"),
+        pytest.param({"status": 499, "upstream_status": "502, -"}, (1, 1), (0, 0), id="client-went-away"),
     ],
 )
 def test_what_each_slot_has_of_a_request_tried_twice(
@@ -233,6 +236,109 @@ def test_nearest_rank_is_the_smallest_value_that_covers_q(values: list[float], p
     assert sum(value < answer for value in values) * 100 < percent * len(values)
 
 
+# --- who counts ------------------------------------------------------------------------------------------
+
+
+def test_a_flood_of_client_errors_dilutes_nothing(tmp_path: Path) -> None:
+    real = [line(status=500 if number < 5 else 200) for number in range(100)]
+    flood = [line(status=status, path="/x", source="6.6.6.6") for status in (400, 401, 404, 429, 451) * 400]
+    got = figures(write(tmp_path / "a", *real, *flood))["blue"]
+    assert (got["requests"], got["errors"], got["client_errors"], got["seen"]) == (100, 5, 2000, 2100)
+
+
+def test_a_client_that_chose_the_slot_is_no_evidence_unless_it_is_our_probe(tmp_path: Path) -> None:
+    log = write(
+        tmp_path / "a",
+        *(line(forced=True) for _ in range(85)),
+        line(forced=True, probe=True, probe_id="ours"),
+        *(line(forced=True, probe=True, probe_id="theirs") for _ in range(9)),
+        line(probe=True, probe_id="theirs"),
+        line(status=500),
+    )
+    got = proxy_figures({"kind": "file", "path": str(log)}, SLOTS, T - 10, T + 10, own="ours")["slots"]["blue"]
+    assert (got["requests"], got["errors"], got["probes"], got["forced"], got["seen"]) == (3, 1, 2, 94, 97)
+    # Where nothing is known of probes of ours, none is.
+    assert figures(log)["blue"]["forced"] == 95
+
+
+def test_one_busy_source_does_not_hide_the_others(tmp_path: Path) -> None:
+    flood = [line(source="6.6.6.6") for _ in range(900)]
+    users = [line(source=f"10.0.0.{number}", status=500 if number < 10 else 200) for number in range(100)]
+    got = figures(write(tmp_path / "a", *flood, *users, line(probe=True)))["blue"]
+    assert (got["clients"], got["largest_source"]) == (1000, 900)
+    assert (got["rest_requests"], got["rest_errors"]) == (100, 10)
+
+
+@pytest.mark.parametrize(
+    ("fields", "counted"),
+    [
+        ({"completed": "OK", "sent_length": "100", "body": 100}, (1, 0, 0, 0)),
+        ({"completed": "OK", "sent_length": "100", "body": 99}, (1, 1, 1, 0)),
+        ({"completed": True, "sent_length": 100, "body": "40"}, (1, 1, 1, 0)),
+        ({"completed": "OK", "sent_length": "100", "body": 0, "method": "HEAD"}, (1, 0, 0, 0)),
+        ({"completed": "OK", "sent_length": "100", "body": 0, "status": 304}, (1, 0, 0, 0)),
+        ({"completed": "OK", "sent_length": "", "body": 40}, (1, 0, 0, 0)),  # it did not say how long it is
+        ({"completed": "", "sent_length": "100", "body": 40}, (1, 0, 0, 1)),  # the client left
+        ({"completed": False, "sent_length": "100", "body": 40}, (1, 0, 0, 1)),
+        ({"completed": "OK", "sent_length": "167", "body": 0, "status": 502}, (1, 1, 0, 0)),
+        ({"completed": "", "sent_length": "", "body": 0, "status": 499}, (0, 0, 0, 0)),
+        ({"completed": "OK", "sent_length": "x", "body": None}, (1, 0, 0, 0)),
+        ({}, (1, 0, 0, 0)),  # a line of an older configuration
+    ],
+)
+def test_an_answer_that_was_broken_off_is_an_error(
+    tmp_path: Path, fields: dict[str, Any], counted: tuple[int, int, int, int]
+) -> None:
+    got = figures(write(tmp_path / "a", line(**fields)))["blue"]
+    assert tuple(got[name] for name in ("requests", "errors", "broken", "left")) == counted
+
+
+def test_what_clients_use_and_the_slot_had_nothing_of(tmp_path: Path) -> None:
+    stable = {"slot": "blue"}
+    canary = {"slot": "green", "upstream": "127.0.0.1:3001"}
+    log = write(
+        tmp_path / "a",
+        *(line(**stable) for _ in range(6)),
+        *(line(**stable, method="POST", path=f"/cart/{number}/items") for number in range(3)),
+        line(**stable, path="/admin.php", status=404),  # nothing that is there
+        line(**stable, path="/only-probed", probe=True),
+        line(**stable, method="PUT", path="/b/6f1c2a3d-5e6f/x"),
+        line(**canary, probe=True),
+        line(**canary, method="POST", path="/cart/7/items", forced=True),
+    )
+    got = figures(log)
+    assert got["green"]["unexercised"] == [
+        {"route": "POST /cart/*/items", "requests": 3},
+        {"route": "PUT /b/*/x", "requests": 1},
+    ]
+    assert got["green"]["unexercised_share"] == 0.4
+    assert got["green"]["methods"] == {"GET": 1}
+    assert (got["blue"]["unexercised"], got["blue"]["unexercised_share"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/", "GET /"),
+        ("GET", "/users/17/orders/2024-11-30", "GET /users/*/orders/*"),
+        ("POST", "/api/v1/items", "POST /api/v1/items"),
+        ("DELETE", "/a/b/c/d/e/f", "DELETE /a/b/c/d/..."),
+        ("BREW", "/pot", "OTHER /pot"),
+        ("GET", "/f/6f1c2a3d-5e6f-4a7b-8c9d-0e1f2a3b4c5d", "GET /f/*"),
+        ("GET", "/\x1b[31m/ä", "GET /??31m/?"),
+        ("GET", "/" + "long" * 100, "GET /" + "long" * 19 + "lon"),
+    ],
+)
+def test_routes_are_short_and_shared(method: str, path: str, expected: str) -> None:
+    assert access_log.route(method, path) == expected
+
+
+def test_routes_without_number_do_not_grow_without_end(tmp_path: Path) -> None:
+    flood = (line(path=f"/{'x' * (number % 70)}/{'y' * (number // 70)}") for number in range(3000))
+    log = write(tmp_path / "a", *flood, line(slot="green", upstream="127.0.0.1:3001"))
+    assert len(figures(log)["green"]["unexercised"]) == access_log.NAMED_ROUTES
+
+
 # --- how much of the log is read -------------------------------------------------------------------------
 
 
@@ -244,7 +350,21 @@ def test_the_window_goes_on_in_rotated_files(tmp_path: Path) -> None:
     assert figures(log)["blue"] == {
         "requests": 4,
         "errors": 0,
+        "broken": 0,
+        "client_errors": 0,
+        "abandoned": 0,
+        "left": 0,
+        "forced": 0,
         "probes": 0,
+        "seen": 4,
+        "answered": 4,
+        "methods": {"GET": 4},
+        "clients": 4,
+        "largest_source": 4,
+        "rest_requests": 0,
+        "rest_errors": 0,
+        "unexercised": None,
+        "unexercised_share": None,
         "p50_ms": 4.0,
         "p95_ms": 4.0,
         "p99_ms": 4.0,
@@ -290,6 +410,49 @@ def test_rotated_files_that_do_not_reach_back_are_reported(tmp_path: Path) -> No
     assert figures(tmp_path / "a")["blue"]["truncated"] is False  # a proxy that has just started
     write(tmp_path / "a.1", line(T - 1))
     assert figures(tmp_path / "a")["blue"]["truncated"] is True
+
+
+def marked(path: Path, begin: str, end: str, since: float = T - 10) -> Any:
+    log = {"kind": "file", "path": str(path)}
+    return proxy_figures(log, SLOTS, since, T + 10, marks=(begin, end))["slots"]["blue"]
+
+
+def mark(word: str, end: float) -> str:
+    return line(end, path=f"/_swiftdeploy/mark/{word}", upstream="", slot="", status=204)
+
+
+def test_a_log_shows_by_itself_that_it_reaches_over_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "ARRIVAL_SECONDS", 0.0)
+    whole = write(tmp_path / "a", mark("b1", T - 10), line(), mark("e1", T + 10))
+    assert (marked(whole, "b1", "e1")["truncated"], marked(whole, "b1", "e1")["requests"]) == (False, 1)
+    # The begin was rotated away: what is left says nothing about what was lost.
+    assert marked(write(tmp_path / "b", line(), mark("e1", T + 10)), "b1", "e1")["truncated"]
+    # The end has not arrived, or was never written.
+    assert marked(write(tmp_path / "c", mark("b1", T - 10), line()), "b1", "e1")["truncated"]
+    # No mark could be written before: a line of before the window is as good, one from within is not.
+    assert not marked(write(tmp_path / "d", line(T - 12), line(), mark("e1", T + 10)), "", "e1")["truncated"]
+    assert marked(write(tmp_path / "e", line(T - 9), line(), mark("e1", T + 10)), "", "e1")["truncated"]
+    # Rotation alone is no loss.
+    write(tmp_path / "f.1", mark("b1", T - 10), line(T - 5))
+    assert not marked(write(tmp_path / "f", line(), mark("e1", T + 10)), "b1", "e1")["truncated"]
+    # A stranger's mark is none of ours.
+    assert marked(write(tmp_path / "g", mark("x", T - 10), line(), mark("e1", T + 10)), "b1", "e1")["truncated"]
+
+
+def test_the_newest_lines_are_waited_for(tmp_path: Path) -> None:
+    log = write(tmp_path / "a", mark("b1", T - 10), line())
+    late = threading.Timer(0.3, lambda: log.write_text(log.read_text() + mark("e1", T + 10) + "\n"))
+    late.start()
+    assert marked(log, "b1", "e1")["truncated"] is False
+    late.join()
+
+
+def test_the_services_window_may_begin_earlier(tmp_path: Path) -> None:
+    log = write(tmp_path / "a", line(T - 25, status=404), *(line(T - 20) for _ in range(9)), line(status=500))
+    found = proxy_figures({"kind": "file", "path": str(log)}, SLOTS, T - 10, T + 10, seen_since=T - 30)
+    got = found["slots"]["blue"]
+    # A fault of the last window is not diluted by the calm before it.
+    assert (got["requests"], got["errors"], got["seen"], got["answered"]) == (1, 1, 11, 10)
 
 
 def test_only_the_end_of_a_large_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

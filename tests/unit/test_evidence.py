@@ -15,9 +15,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from swiftdeploy.evidence import (
     EvidenceProblem,
+    added,
     compute,
     excluded,
     histogram_quantile,
+    of_slots,
     parse,
     record,
     records,
@@ -236,7 +238,17 @@ def test_health_metrics_and_chaos_requests_are_no_evidence() -> None:
 
 @pytest.mark.parametrize(
     ("status", "is_error"),
-    [("500", 0.5), ("599", 0.5), ("5xx", 0.5), ("5XX", 0.5), ("50", 0.0), ("5000", 0.0), ("404", 0.0), ("", 0.0)],
+    [
+        ("500", 0.5),
+        ("599", 0.5),
+        ("5xx", 0.5),
+        ("5XX", 0.5),
+        ("50", 0.0),
+        ("5000", 0.0),
+        ("", 0.0),
+        ("404", 0.0),
+        ("4XX", 0.0),
+    ],
 )
 def test_what_counts_as_an_error(status: str, is_error: float) -> None:
     after = page({f'path="/a",status="{status}"': 2, 'path="/b",status="200"': 2})
@@ -246,9 +258,9 @@ def test_what_counts_as_an_error(status: str, is_error: float) -> None:
 @pytest.mark.parametrize("status", ["", "error", "OK", "0", "-500", "5000"])
 def test_a_label_that_tells_no_status_would_hide_every_error(status: str) -> None:
     got = measured(page({}), page({f'status="{status}"': 2}))
-    assert (got["status"], got["cause"], got["error_rate"]) == ("unavailable", "family_missing", None)
-    assert "has no status label, looked for status_code, status, code" in got["detail"]
-    assert repr(status) in got["detail"] or not status
+    assert (got["status"], got["requests"], got["error_rate"]) == ("measured", 2, None)
+    assert "has no status label, looked for status_code, status, code" in got["untold"]["error_rate"]
+    assert repr(status) in got["untold"]["error_rate"] or not status
 
 
 def test_an_empty_label_is_none() -> None:
@@ -375,27 +387,32 @@ GOOD = page({'status="200"': 1}, {"1": 1, "+Inf": 1})
 @pytest.mark.parametrize(
     ("body", "cause", "words"),
     [
-        ("", "not_prometheus", "no metric"),
+        ("", "family_missing", "the page of metrics is empty"),
+        (" \n\n", "family_missing", "the page of metrics is empty"),
         ("<html><body>502</body></html>", "not_prometheus", "<html>"),
         ('{"status": "ok"}', "not_prometheus", "no Prometheus text"),
         ("OK", "not_prometheus", "OK"),
-        ("x" * 20000, "not_prometheus", "16384"),
+        (f'http_requests_total{{a="{"x" * 20000}"}} 1', "not_prometheus", "16384"),
         ("up 1\n", "family_missing", "http_requests_total"),
-        ('http_requests_total{status="200"} 1\n', "family_missing", "http_request_duration_seconds"),
-        ("http_requests_total 1\n", "family_missing", "status_code, status, code"),
-        (GOOD.replace("+Inf", "7"), "family_missing", "+Inf"),
         (
-            'http_requests_total{status="200"} 1\n# TYPE http_request_duration_seconds summary\n'
-            'http_request_duration_seconds{quantile="0.5"} 1\nhttp_request_duration_seconds_count 1\n',
-            "family_missing",
-            "summary",
+            'http_requests_total{status="200" 1\n',
+            "not_prometheus",
+            "line 1 of the metrics has labels that cannot be read",
         ),
+        (GOOD + 'http_requests_total{status="500"} 1e\n', "not_prometheus", "has '1e' for a value"),
         (page({'status="200"': math.nan}), "bad_value", 'http_requests_total{status="200"} is nan'),
         (page({'status="200"': -1}), "bad_value", "-1"),
         (page({'status="200"': math.inf}), "bad_value", "inf"),
         (f'http_requests_total{{status="200"}} {"9" * 400}\n', "bad_value", "inf"),
         (page({'status="200"': 1}, {"1": math.nan, "+Inf": 1}), "bad_value", "_bucket"),
-        (page({'path="/a",status="200"': 1.7e308, 'path="/b",status="200"': 1.7e308}), "bad_value", "too large"),
+        (
+            page({'path="/a",status="200"': 1.7e308, 'path="/b",status="200"': 1.7e308}),
+            "bad_value",
+            "from 0 to 9.0072e+15",
+        ),
+        (page({f'path="/{n}",status="200"': 9e15 for n in range(9)}), "bad_value", "add up to 8.1e+16"),
+        (page({'status="200"': 1}, {"1e300": 1, "+Inf": 2}), "bad_value", "more than anything real"),
+        (page({'status="200"': 1e308}), "bad_value", "is 1e+308"),
     ],
 )
 def test_a_page_that_is_no_evidence_says_why(body: str, cause: str, words: str) -> None:
@@ -465,10 +482,24 @@ def test_samples_in_the_wrong_order() -> None:
     assert got["cause"] == "clock"
 
 
+def seen(requests: int, **figures: Any) -> dict[str, Any]:
+    """What the proxy saw of a slot."""
+    nothing = dict.fromkeys(("errors", "broken", "client_errors", "abandoned", "left", "forced", "probes"), 0)
+    times = {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+    rest = {"clients": requests, "largest_source": 0, "rest_requests": requests, "rest_errors": 0}
+    known = {
+        "requests": requests,
+        "seen": requests,
+        "answered": requests,
+        "methods": {"GET": requests},
+        "truncated": False,
+    }
+    return {**nothing, **times, **rest, **known, "unexercised": None, "unexercised_share": None, **figures}
+
+
 def test_a_failed_scrape_passes_its_cause_on_and_keeps_the_proxys_view() -> None:
     failed = {"slot": "blue", "at": 110.0, "cause": "refused", "detail": "nothing listens at http://x"}
-    figures = {"requests": 4, "errors": 1, "probes": 2, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
-    proxy = {"slots": {"blue": {**figures, "truncated": False}}}
+    proxy = {"slots": {"blue": seen(4, errors=1, probes=2)}}
     got = record(sample(GOOD), failed, {}, NONE, proxy=proxy, probes={"sent": 20, "failed": 3})
     assert (got["status"], got["cause"], got["detail"]) == ("unavailable", "refused", failed["detail"])
     assert (got["proxy_requests"], got["proxy_error_rate"], got["proxy_p99_latency_ms"]) == (4, 0.25, 3.0)
@@ -483,17 +514,163 @@ def test_a_log_that_cannot_be_read_is_said() -> None:
 
 
 def test_the_share_of_probes_is_the_proxys_count() -> None:
-    figures = {"requests": 80, "errors": 0, "probes": 20, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
-    proxy = {"slots": {"blue": {**figures, "truncated": False}}}
+    proxy = {"slots": {"blue": seen(80, probes=20)}}
     more = page({'status="200"': 81}, {"1": 81, "+Inf": 81})
     got = record(sample(GOOD), sample(more, 110.0), {}, NONE, proxy=proxy, probes={"sent": 20, "failed": 0})
     assert got["probe_share"] == 0.25
     assert told(got) == "80 requests in 10.0 s, 20 of 80 at the proxy were probes (25 %)"
-    none = {"slots": {"blue": {**figures, "requests": 0, "probes": 0, "truncated": False}}}
+    none = {"slots": {"blue": seen(0)}}
     quiet = record(sample(GOOD), sample(GOOD, 110.0), {}, NONE, proxy=none)
     assert quiet["probe_share"] is None
     assert told(quiet) == "0 requests in 10.0 s"
     assert told(record(None, sample(GOOD), {}, NONE)) == ""
+
+
+# --- what there is to rest on -----------------------------------------------------------------------------
+
+
+def test_client_errors_neither_count_nor_dilute() -> None:
+    def of(refused: int) -> dict[str, Any]:
+        return measured(page({}), page({'status="200"': 95, 'status="500"': 5, 'status="404"': refused}))
+
+    assert (of(0)["requests"], of(0)["error_rate"], of(0)["client_error_rate"]) == (100, 0.05, 0)
+    assert (of(900)["requests"], of(900)["error_rate"], of(900)["client_error_rate"]) == (100, 0.05, 0.9)
+    assert (of(900)["requests_seen"], of(900)["req_per_sec"]) == (1000, 100)
+    only = measured(page({}), page({'status="404"': 50}))
+    assert (only["requests"], only["error_rate"], only["client_error_rate"]) == (0, None, 1)
+
+
+def test_refusals_are_no_part_of_the_quantiles_where_the_histogram_tells_them() -> None:
+    bucket = "http_request_duration_seconds_bucket"
+    rows = [("200", "1", 0), ("200", "2", 10), ("200", "+Inf", 10), ("404", "1", 990), ("404", "2", 990)]
+    more = "".join(f'{bucket}{{status="{code}",le="{le}"}} {n}\n' for code, le, n in [*rows, ("404", "+Inf", 990)])
+    got = measured(page({}), page({'status="200"': 10, 'status="404"': 990}, more=more))
+    assert (got["p99_bucket_ms"], got["p50_latency_ms"]) == ([1000, 2000], pytest.approx(1500))
+
+
+OTEL = {"duration": "http_server_request_duration_seconds"}
+
+
+def otel(good: int, bad: int, bounds: tuple[str, ...] = ("0.1", "1", "+Inf")) -> str:
+    """OpenTelemetry's convention: one histogram, and no counter."""
+    lines = ["# TYPE http_server_request_duration_seconds histogram"]
+    for code, count in (("200", good), ("500", bad)):
+        label = f'http_response_status_code="{code}"'
+        name = "http_server_request_duration_seconds"
+        lines += [f'{name}_bucket{{{label},le="{le}"}} {count}' for le in bounds]
+        lines += [f"{name}_count{{{label}}} {count}", f"{name}_sum{{{label}}} {count}"]
+    return "\n".join([*lines, ""])
+
+
+def test_a_histogram_alone_counts_the_requests() -> None:
+    got = measured(otel(0, 0), otel(30, 10), names=OTEL)
+    assert (got["requests"], got["error_rate"], got["untold"]) == (40, 0.25, {})
+    assert got["counted_by"] == "http_server_request_duration_seconds_count"
+    assert got["p99_bucket_ms"] == [0, 100]
+    assert "counted by http_server_request_duration_seconds_count" in told(got)
+
+
+@pytest.mark.parametrize(
+    ("after", "names", "figure", "words"),
+    [
+        ('http_requests_total{status="200"} 9\n', {}, "p99_latency_ms", "no histogram http_request_duration_seconds"),
+        (otel(5, 5, ("+Inf",)), OTEL, "p99_latency_ms", "native buckets are not part of the text format"),
+        (otel(5, 5, ("1", "2")), OTEL, "p99_latency_ms", 'no bucket with le="+Inf"'),
+        ("http_requests_total 9\n", {}, "error_rate", "no status label, looked for status_code, status, code"),
+        (
+            'http_requests_total{status="200"} 1\n# TYPE http_request_duration_seconds summary\n'
+            'http_request_duration_seconds{quantile="0.5"} 1\nhttp_request_duration_seconds_count 1\n',
+            {},
+            "p99_latency_ms",
+            "a summary will not do",
+        ),
+    ],
+)
+def test_what_a_service_does_not_tell_is_said(after: str, names: dict[str, Any], figure: str, words: str) -> None:
+    got = measured("up 1\n", after, names=names)
+    assert (got["status"], got[figure]) == ("measured", None)
+    assert words in got["untold"][figure]
+    assert words in told(got)
+
+
+def test_a_service_without_metrics_has_the_proxys_figures() -> None:
+    first, second = ({"slot": "blue", "at": at, "none": True} for at in (100.0, 110.0))
+    figures = seen(50, errors=5, client_errors=50, seen=100)
+    got = record(first, second, {}, NONE, proxy={"slots": {"blue": figures}, "window_seconds": 10.0})
+    assert (got["status"], got["rests_on"], got["requests"], got["error_rate"]) == ("measured", ["proxy"], 50, 0.1)
+    assert (got["req_per_sec"], got["p99_latency_ms"], got["views_gap"]) == (10, 3.0, None)
+    assert told(got).startswith("50 requests in 10.0 s at the proxy alone (the service has no metrics)")
+    blind = record(first, second, {}, NONE, proxy={"cause": "log_missing", "detail": "there is no access log"})
+    assert (blind["status"], blind["cause"], blind["detail"]) == ("unavailable", "no_proxy", "there is no access log")
+    assert record(None, second, {}, NONE)["cause"] == "one_sample"
+
+
+@pytest.mark.parametrize(
+    ("service", "proxy", "interval", "gap"),
+    [
+        (3300, 0, 0.0, 3298 / 3300),  # invented
+        (100, 100, 0.0, 0),
+        (102, 100, 0.0, 0),  # at the ends of the window
+        (20, 400, 0.0, 378 / 400),  # counts too little
+        (120, 100, 1.0, 0),  # health checks, in metrics that name no path
+        (220, 100, 1.0, 98 / 220),
+        (0, 0, 0.0, 0),
+    ],
+)
+def test_how_far_the_two_views_are_apart(service: int, proxy: int, interval: float, gap: float) -> None:
+    found = {"slots": {"blue": seen(proxy)}}
+    samples = (sample(page({'status="200"': 0})), sample(page({'status="200"': service}), 110.0))
+    got = record(*samples, {}, NONE, proxy=found, health_interval=interval)
+    assert got["views_gap"] == pytest.approx(gap)
+    # A service that does not count what it has no route for, and one that tells no statuses.
+    flood = {"slots": {"blue": seen(service, client_errors=900, seen=service + 900, answered=service)}}
+    assert record(*samples, {}, NONE, proxy=flood)["views_gap"] == 0
+    untold = (sample("http_requests_total 0\n"), sample(f"http_requests_total {service + 900}\n", 110.0))
+    assert record(*untold, {}, NONE, proxy=flood)["views_gap"] == 0
+    paths = (sample(page({'path="/",status="200"': 0})), sample(page({'path="/",status="200"': 220}), 110.0))
+    # Where paths are told, health checks are left out by them.
+    assert record(*paths, {}, NONE, proxy={"slots": {"blue": seen(100)}}, health_interval=1.0)["views_gap"] > 0.5
+
+
+def test_probes_belong_to_the_slot_they_were_sent_to() -> None:
+    one = {"sent": 4, "failed": 4, "client_errors": 0}
+    two = {"sent": 4, "failed": 0, "client_errors": 1}
+    now = {"sent": 8, "failed": 4, "client_errors": 1, "by_slot": {"canary": one, "stable": two}}
+    whole = added(added({}, now), now)
+    assert (whole["sent"], whole["failed"], whole["by_slot"]["canary"]["failed"]) == (16, 8, 8)
+    assert of_slots(whole, ["green", "blue"], ["canary", "stable"])["blue"]["failed"] == 0
+    assert of_slots(now, ["green", "blue"], [])["blue"] == now
+    got = record(sample(GOOD), sample(TEN, 110.0), {}, NONE, probes=one)
+    assert (got["probes_sent"], got["probes_failed"], got["probes_failed_rate"]) == (4, 4, 1)
+
+
+def test_what_the_line_of_a_measurement_remarks() -> None:
+    figures = seen(
+        20,
+        probes=20,
+        client_errors=0,
+        abandoned=99,
+        broken=1,
+        left=2,
+        forced=85,
+        clients=20,
+        largest_source=19,
+        unexercised=[{"route": f"POST /{n}", "requests": 9 - n} for n in range(5)],
+    )
+    got = record(sample(GOOD), sample(TEN, 110.0), {}, NONE, proxy={"slots": {"blue": figures}}, probes={"failed": 3})
+    line = told(got)
+    for words in (
+        "99 left without an answer",
+        "1 answers were broken off",
+        "2 left in the middle of an answer",
+        "85 whose client chose the slot do not count",
+        "3 probes failed",
+        "one address sent 95 % of the clients' requests",
+        "not exercised: POST /0 (9), POST /1 (8), POST /2 (7) and 2 more",
+    ):
+        assert words in line
+    alone = record(sample(GOOD), sample(TEN, 110.0), {}, NONE, proxy={"slots": {"blue": seen(20, probes=20)}})
+    assert "nothing but GET was tried" in told(alone)
 
 
 # --- samples of an earlier run ---------------------------------------------------------------------------
@@ -523,11 +700,9 @@ def test_a_kept_sample_counts_only_while_the_service_is_the_same(before: str, no
 
 
 def test_what_kept_evidence_must_have() -> None:
-    figures = {"requests": 10, "errors": 0, "probes": 0, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
-
     def of(**proxy: Any) -> dict[str, Any]:
-        seen = {"slots": {"blue": {**figures, "truncated": False, **proxy}}} if proxy else None
-        return record(sample(GOOD), sample(TEN, 110.0), {}, NONE, proxy=seen, first_sample="kept")
+        found = {"slots": {"blue": {**seen(10), **proxy}}} if proxy else None
+        return record(sample(GOOD), sample(TEN, 110.0), {}, NONE, proxy=found, first_sample="kept")
 
     assert suffices([of(requests=10)], 10, proxied=True)
     assert not suffices([of(requests=10)], 11, proxied=True)

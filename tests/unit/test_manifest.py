@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
             "requests": "http_requests_total",
             "duration": "http_request_duration_seconds",
             "in_progress": "http_requests_in_progress",
-            "status_labels": ["status_code", "status", "code"],
+            "status_labels": ["status_code", "status", "code", "http_response_status_code"],
         },
     },
     "nginx": {
@@ -79,6 +79,7 @@ DEFAULTS: dict[str, Any] = {
         "deadline_seconds": 300.0,
         "min_requests": 20,
         "probe_requests": 20,
+        "probe_path": "/",
         "sticky": None,
     },
     "images": {"source": "auto", "docker_config": None, "login": None},

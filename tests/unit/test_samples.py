@@ -27,7 +27,8 @@ def now(second: float) -> Now:
 
 
 def taken(second: float, slot: str = "blue", body: str = BODY) -> dict[str, Any]:
-    return {"slot": slot, "at": now(second).at, "body": body, "content_type": "text/plain"}
+    taken_at = {"slot": slot, "at": now(second).at}
+    return {**taken_at, "body": body, "content_type": "text/plain", "mark": f"mark{second:g}"}
 
 
 @pytest.fixture

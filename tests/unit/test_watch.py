@@ -193,7 +193,7 @@ def test_an_early_end_stops_the_probes_that_are_not_sent(serve: Callable[[], Hea
     health.wait_for(1)
     stop.set()
     sending.join(PATIENCE)
-    assert got == [{"sent": 1, "failed": 0}]
+    assert [{name: one[name] for name in ("sent", "failed")} for one in got] == [{"sent": 1, "failed": 0}]
 
 
 def test_an_early_end_does_not_wait_for_a_probe_under_way(serve: Callable[[], Health]) -> None:
@@ -206,7 +206,7 @@ def test_an_early_end_does_not_wait_for_a_probe_under_way(serve: Callable[[], He
     health.wait_for(5)
     stop.set()
     sending.join(PATIENCE / 2)
-    assert got == [{"sent": 5, "failed": 0}]
+    assert [{name: one[name] for name in ("sent", "failed")} for one in got] == [{"sent": 5, "failed": 0}]
 
 
 def test_probes_are_sent_for_each_slot_in_turn(serve: Callable[[], Health]) -> None:
@@ -214,7 +214,8 @@ def test_probes_are_sent_for_each_slot_in_turn(serve: Callable[[], Health]) -> N
     assert planned == [(101.0, "canary"), (103.0, "stable"), (105.0, "canary"), (107.0, "stable")]
     health = serve()
     sent = probes.send_all(asked(health, count=3, slots=["canary", "stable"]), time.monotonic(), 0.1)
-    assert sent == {"sent": 6, "failed": 0}
+    three = {"sent": 3, "failed": 0, "client_errors": 0}
+    assert sent == {"sent": 6, "failed": 0, "client_errors": 0, "by_slot": {"canary": three, "stable": three}}
     words = [headers.get("X-SwiftDeploy-Slot") for headers in health.headers]
     assert sorted(words, key=str) == ["canary"] * 3 + ["stable"] * 3
     assert {headers["X-SwiftDeploy-Probe"] for headers in health.headers} == {"run-7"}
@@ -223,5 +224,6 @@ def test_probes_are_sent_for_each_slot_in_turn(serve: Callable[[], Health]) -> N
 @pytest.mark.parametrize("slots", [{}, {"slots": []}])
 def test_without_slots_a_probe_names_none(serve: Callable[[], Health], slots: dict[str, Any]) -> None:
     health = serve()
-    assert probes.send_all(asked(health, **slots), time.monotonic(), 0.1) == {"sent": 5, "failed": 0}
+    five = {"sent": 5, "failed": 0, "client_errors": 0}
+    assert probes.send_all(asked(health, **slots), time.monotonic(), 0.1) == {**five, "by_slot": {"": five}}
     assert all("X-SwiftDeploy-Slot" not in headers for headers in health.headers)
