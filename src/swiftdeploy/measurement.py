@@ -65,6 +65,8 @@ def probes(
         "count": int(settings["probe_requests"]) if count is None else count,
         "header_value": f"{run_id}-{secrets.token_hex(8)}",
         "slots": list(words),
+        # An application that insists on its own name refuses every other one.
+        **({"host_header": host} if (host := manifest["services"]["healthcheck"].get("host")) else {}),
     }
 
 

@@ -38,7 +38,7 @@ class Gate:
         self.canary, self.stable = state["canary"]["slot"], state["live"]
         self.addresses = {slot: f"127.0.0.1:{ports[slot]}" for slot in (self.canary, self.stable)}
         (self.log,) = (workspace.folder / ".swiftdeploy").glob("*/logs/nginx.log")
-        manifest = {"canary": {"probe_path": "/", "probe_requests": 20}}
+        manifest = {"canary": {"probe_path": "/", "probe_requests": 20}, "services": {"healthcheck": {}}}
         self.probes = measurement.probes(manifest, workspace.url, "run", ["canary", "stable"])
 
     def decide(self, probes: int = 20) -> tuple[dict[str, Any], dict[str, Any]]:
