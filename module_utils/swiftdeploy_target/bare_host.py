@@ -13,11 +13,13 @@ import pwd
 import re
 import shlex
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .command import run
 from .keep import version_tuple
 from .runtime import Engine, detect_docker
+from .state import FILE_NAME as STATE_NAME
+from .systemd import UNITS, setting
 
 # The first releases of which this holds.
 COMPOSE_V2 = {"debian": (13,), "ubuntu": (22, 4)}
@@ -181,6 +183,8 @@ def look(options: Dict[str, Any]) -> Dict[str, Any]:
     units, why_not = wants_units(options["units"], source.name, release, systemd)
     problems += [source.problem] if source.problem else []
     problems += [why_not] if why_not and options["units"] == "always" else []
+    others = units_of_others(home, options["user"]) if units else None
+    problems += [others] if others else []
     if source.name == "none" and version_tuple(platform.python_version()) < version_tuple(OLDEST_PYTHON):
         problems.append(
             f"the process runtime needs Python {OLDEST_PYTHON} and this host has {platform.python_version()}; "
@@ -204,6 +208,25 @@ def look(options: Dict[str, Any]) -> Dict[str, Any]:
         "broken": bool(run(["dpkg", "--audit"]).out.strip()),
         "problems": problems,
     }
+
+
+def units_of_others(home: str, user: str, units: Path = UNITS) -> Optional[str]:
+    """Why systemd's units may not be installed for ``user`` and ``home``: another's stacks run by those that are there.
+
+    There is one set of them on a host.
+    """
+    try:
+        text = (units / "swiftdeploy-nginx@.service").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    whose, where = setting(text, "User"), setting(text, "X-Home")
+    same = whose == user and where is not None and os.path.realpath(where) == os.path.realpath(home)
+    if same or where is None or not any(Path(where).glob(f"*/{STATE_NAME}")):
+        return None
+    return (
+        f"the units of systemd on this host run the stacks of {whose} in {where}, and there is one set of them: tear "
+        f"those down first, or take -e bootstrap_units=never, with which supervisord runs the processes of {user}"
+    )
 
 
 def path_problems(home: str, user: str) -> List[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from swiftdeploy_target import bare_host
@@ -108,3 +110,18 @@ def test_a_folder_that_a_unit_file_would_misread_is_refused(home: str) -> None:
 @pytest.mark.parametrize("user", ["root", "a b", "x;y", "Deploy", ""])
 def test_a_user_that_is_none_is_refused(user: str) -> None:
     assert "swiftdeploy_user" in bare_host.path_problems("/srv/x", user)[0]
+
+
+def test_units_that_run_the_stacks_of_another_stay(tmp_path: Path) -> None:
+    units, home = tmp_path / "units", tmp_path / "ada"
+    units.mkdir()
+    assert bare_host.units_of_others(str(home), "bob", units) is None
+    (units / "swiftdeploy-nginx@.service").write_text(f"[Service]\nUser=ada\nX-Home={home}\n")
+    # Nothing is deployed there.
+    assert bare_host.units_of_others("/srv/bob", "bob", units) is None
+    (home / "shop").mkdir(parents=True)
+    (home / "shop" / "state.json").write_text("{}")
+    (tmp_path / "link").symlink_to(home)
+    assert bare_host.units_of_others(str(tmp_path / "link"), "ada", units) is None
+    for folder, user in (("/srv/bob", "bob"), (str(home), "bob"), ("/srv/ada", "ada")):
+        assert f"run the stacks of ada in {home}" in str(bare_host.units_of_others(folder, user, units))
