@@ -168,7 +168,6 @@ options:
       project: swiftdeploy-app
       policy_project: swiftdeploy-app_opa
       network: swiftdeploy-net_app
-      policy_network: swiftdeploy-app.opa
       labels: {org.swiftdeploy.home: /home/deploy/.swiftdeploy, org.swiftdeploy.service: app}
       kept_volumes: []
       other_networks: []
@@ -286,7 +285,6 @@ def build_options(
             "project": names.project(params["service"]),
             "policy_project": names.policy_project(params["service"]),
             "network": names.network(params["network"], params["service"]),
-            "policy_network": names.policy_network(params["service"]),
             "labels": names.labels(str(stack_dir.parent), params["service"]),
             # Where an earlier version has deployed: see `look`.
             "kept_volumes": [],
@@ -393,7 +391,7 @@ def parent(params: Dict[str, Any], stack_dir: Path) -> Dict[str, Any]:
 
 def strangers(params: Dict[str, Any], names_: Dict[str, Any], runtime: Runtime, ours: ownership.Owner) -> List[str]:
     """What of a stranger's lies under the names of this stack. Raises StateError."""
-    networks = [names_["network"], names_["policy_network"]]
+    networks = [names_["network"]]
     volumes = [names.volume(params["log_volume"], params["service"], names_["kept_volumes"])]
     found = [*runtime.strangers()]
     for kind, wanted in (("network", networks), ("volume", [v for v in volumes if v not in names_["kept_volumes"]])):

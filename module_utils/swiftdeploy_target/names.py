@@ -33,11 +33,6 @@ def network(name: str, service: str) -> str:
     return f"{name}_{service}"
 
 
-def policy_network(service: str) -> str:
-    """The network of the policy engine."""
-    return f"swiftdeploy-{service}.opa"
-
-
 def volume(name: str, service: str, kept: Iterable[str] = ()) -> str:
     """The volume of a stack whose manifest calls it ``name``; those in ``kept`` go by that name alone."""
     return name if name in kept else f"{name}_{service}"

@@ -28,7 +28,6 @@ def test_no_two_stacks_share_a_name() -> None:
         own = {("project", names.project(service)), ("project", names.policy_project(service))}
         own |= {("container", names.container(service, program)) for program in ("nginx", "blue", "green", "opa")}
         own |= {("network", names.network(name, service)) for name in called}
-        own |= {("network", names.policy_network(service))}
         own |= {("volume", names.volume(name, service)) for name in called}
         for name in own:
             assert seen.setdefault(name, service) == service, name
