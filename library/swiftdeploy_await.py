@@ -103,7 +103,8 @@ def main() -> None:
     result = await_program(
         runtime,
         params["program"],
-        params["stack"]["health"],
+        # The engine is asked a question of its own.
+        {"path": "/", "timeout": 2.0} if params["program"] == "opa" else params["stack"]["health"],
         timeout=params["timeout"],
         interval=params["interval"],
         url=params["url"],

@@ -145,7 +145,7 @@ options:
         type: str
         required: true
       url:
-        description: What to ask. An answer of 200 to 299 is a healthy one.
+        description: What to ask.
         type: str
         required: true
       timeout:
@@ -164,6 +164,13 @@ options:
         description: Failures in a row that an earlier call ended with (its C(failures)). They count on.
         type: int
         default: 0
+      health:
+        description: How to ask and what is healthy, C(services.healthcheck) of the release. Without it 200 to 299 is.
+        type: dict
+        default: {}
+  stack_dir:
+    description: Folder of the stack, whose secrets are masked in what the slots say.
+    type: path
   proxy_log:
     description: Where nginx's access log is. Without it the proxy's figures are null.
     type: dict
@@ -407,6 +414,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target import secret_values
 from ansible.module_utils.swiftdeploy_target.access_log import proxy_figures
 from ansible.module_utils.swiftdeploy_target.http import FetchError, fetch
 from ansible.module_utils.swiftdeploy_target.probes import nothing, send_all
@@ -416,6 +424,8 @@ from ansible.module_utils.swiftdeploy_target.watch import Watch
 
 # Bytes that nginx may answer where it writes a mark.
 MAX_BODY = 64 * 1024
+# What of a sample is the service's own words.
+QUOTED = ("body", "detail")
 LIMITS = {"window_seconds": (0, 3600), "timeout": (0.01, 300)}
 WATCH_LIMITS = {"timeout": (0.01, 300), "interval": (0.1, 3600), "retries": (1, 1000), "failures": (0, 1000000)}
 
@@ -516,7 +526,7 @@ def measure(options: Dict[str, Any]) -> Dict[str, Any]:
         remaining = min(window, max(0.0, since + window - clock()))
     start = time.monotonic()
     probes: Dict[str, Any] = {**nothing(), "by_slot": {}}
-    watch = Watch(options["watch"])
+    watch = Watch(options["watch"], options["stack_dir"] and Path(options["stack_dir"]))
     watch.start()
     if kind != "kept" and options["probes"] and options["probes"]["count"] > 0:
         probes = send_all(options["probes"], start, remaining, watch.ended)
@@ -551,6 +561,19 @@ def measure(options: Dict[str, Any]) -> Dict[str, Any]:
         "window": None if since is None else {"since": since, "until": until},
         "problems": [] if options["check"] else keep_samples(options, samples, clock.now()),
     }
+
+
+def hidden(samples: List[Dict[str, Any]], stack_dir: Optional[str]) -> List[Dict[str, Any]]:
+    """The samples without the secrets of the stack, as they may leave the host."""
+    if not stack_dir:
+        return samples
+    return [
+        {
+            **one,
+            **{key: secret_values.masked(Path(stack_dir), one[key], figures=True) for key in QUOTED if one.get(key)},
+        }
+        for one in samples
+    ]
 
 
 def keep_samples(options: Dict[str, Any], samples: List[Dict[str, Any]], now: Now) -> List[str]:
@@ -655,6 +678,7 @@ def main() -> None:
                     "interval": {"type": "float", "default": 5.0},
                     "retries": {"type": "int", "default": 3},
                     "failures": {"type": "int", "default": 0},
+                    "health": {"type": "dict", "default": {}},
                 },
             },
             "proxy_log": {
@@ -667,6 +691,7 @@ def main() -> None:
                 "required_if": [("kind", "file", ["path"]), ("kind", "docker", ["container"])],
             },
             "mark_url": {"type": "str", "default": ""},
+            "stack_dir": {"type": "path"},
             # Used on the controller only.
             "names": {"type": "dict", "default": {}},
             "health_interval": {"type": "float", "default": 0.0},
@@ -679,6 +704,7 @@ def main() -> None:
     if problem:
         module.fail_json(msg=problem)
     result = measure({**module.params, "check": module.check_mode})
+    result.update({key: hidden(result[key], module.params["stack_dir"]) for key in ("first", "samples")})
     for words in result.pop("problems"):
         module.warn(words)
     # What is kept is no part of the stack's desired state.

@@ -407,6 +407,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
         base_url=options["base_url"],
         introduce=routing.Config(params["introduce"], params["introduce_hash"]) if params["introduce"] else None,
         slot=params["slot"],
+        question=health_of(params),
         place_only=params["place_only"],
         on=bool(settle.get("watched")),
     )

@@ -215,6 +215,7 @@ observed:
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
     secrets: {description: Names of the secrets whose values the host keeps for each release., type: dict}
+    stack_dir: {description: Folder of the stack., type: str}
 surveyed:
   description:
     - What O(survey) asks for. A key is missing where it was not asked for, is nothing of this runtime, or could not be

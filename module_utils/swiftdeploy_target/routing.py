@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Set
 
+from . import health
 from .files import read_bytes, write_atomic
 from .http import try_get
 from .runtime import Runtime
@@ -104,6 +105,7 @@ def move(
     base_url: str,
     introduce: Optional[Config] = None,
     slot: Optional[str] = None,
+    question: Optional[Dict[str, Any]] = None,
     place_only: bool = False,
     on: bool = False,
 ) -> Moved:
@@ -114,6 +116,7 @@ def move(
     (nginx keeps addresses that it has found over a reload, but is without one for a moment when a name is new.)
 
     ``on``: what an earlier run had turned off when the slot's release died is on again, since it lives.
+    ``question`` says what that answer has to be (see health.py).
 
     When nginx does not run, or with ``place_only``, the file is only put in place. Raises RoutingError.
     """
@@ -136,7 +139,7 @@ def move(
         old_workers |= set(runtime.nginx_workers())
         _load(runtime, folder, introduce, base_url)
         if slot is not None:
-            _verify(base_url, slot)
+            _verify(base_url, slot, question or {}, folder.parent)
     introduced = time.monotonic()
     if on:
         turn_on(folder)
@@ -181,17 +184,19 @@ def _load(runtime: Runtime, folder: Path, config: Config, base_url: str) -> None
     )
 
 
-def _verify(base_url: str, slot: str) -> None:
+def _verify(base_url: str, slot: str, question: Dict[str, Any], stack_dir: Path) -> None:
     """Wait until ``slot`` answers through nginx, past the routing. Raises RoutingError."""
     deadline = time.monotonic() + LOAD_SECONDS
-    why = ""
+    answer, why = None, ""
     while time.monotonic() < deadline:
+        # nginx itself puts the host and the scheme of the question in.
         answer, why = try_get(f"{base_url}/_swiftdeploy/slots/{slot}", 5.0)
-        if answer is not None and 200 <= answer.status < 300:
+        if answer is not None and health.accepted(answer.status, question):
             return
-        why = why if answer is None else f"HTTP {answer.status}"
         time.sleep(0.02)
-    raise RoutingError(f"the {slot} slot is healthy, but nginx does not reach it ({why}); no traffic was moved")
+    if answer is not None:
+        why = health.told(answer, question, stack_dir)
+    raise RoutingError(f"the {slot} slot is healthy, but not through nginx ({why}); no traffic was moved")
 
 
 def _wait_for(base_url: str, config: str) -> bool:

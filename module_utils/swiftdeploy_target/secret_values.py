@@ -33,6 +33,7 @@ LARGEST = 128 * 1024
 
 Values = Dict[str, str]
 
+_NUMBER = re.compile(r"[-+0-9.eE]*")
 _RELEASE = re.compile(r"[0-9A-Za-z-]+")
 
 
@@ -163,13 +164,17 @@ def start_files(runtime: str, slot: str, described: List[Dict[str, Any]], values
 # --- masked -----------------------------------------------------------------------------------------------------------
 
 
-def masked(stack_dir: Path, text: str, more: Optional[Values] = None) -> str:
-    """``text`` without the values that lie on this host for the stack, nor those of ``more``, in whatever form."""
+def masked(stack_dir: Path, text: str, *, figures: bool = False) -> str:
+    """``text`` without the values that lie on this host for the stack, in whatever form.
+
+    ``figures``: the text is full of numbers that are evidence, so that a value which is a number stays.
+    """
     known: Dict[Tuple[str, str], None] = {}
     for path in sorted((stack_dir / FOLDER).glob("*.json")):
         with suppress(OSError, ValueError, AttributeError):
             known.update(dict.fromkeys(json.loads(path.read_bytes()).items()))
-    known.update(dict.fromkeys((more or {}).items()))
+    if figures:
+        known = {pair: None for pair in known if not _NUMBER.fullmatch(pair[1])}
     return without(text, known) if known else text
 
 

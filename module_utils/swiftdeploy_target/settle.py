@@ -11,8 +11,9 @@ import time
 from typing import Any, Callable, Dict, Optional
 
 from .access_log import LogError, Request, Tally, read_docker, read_file
+from .health import unhealthy
 from .runtime import Runtime
-from .watch import Watch, ask
+from .watch import Watch
 
 RETRIES = 3
 POLL_SECONDS = 0.2
@@ -56,7 +57,7 @@ def proxy_problem(log: Dict[str, str], slot: str, since: float) -> str:
 class Settle:
     """One watch. It is made before the traffic moves, so that a release that is started again meanwhile is noticed.
 
-    ``health``: {"path", "timeout"} of the release in ``slot``; ``seconds``: how long it is watched at least.
+    ``health``: how the release in ``slot`` is asked (see health.py); ``seconds``: how long it is watched at least.
     """
 
     def __init__(self, runtime: Runtime, slot: str, health: Dict[str, Any], seconds: float) -> None:
@@ -67,7 +68,8 @@ class Settle:
         self._url = f"http://{runtime.address(slot)}{health['path']}"
         self._timeout = float(health["timeout"])
         target = {"slot": slot, "url": self._url, "timeout": self._timeout, "interval": HEALTH_SECONDS}
-        self._health = Watch([{**target, "retries": RETRIES}])
+        self._question = health
+        self._health = Watch([{**target, "retries": RETRIES, "health": health}], runtime.folder)
         self._started = self._asked_proxy = 0.0
         self._since = 0.0
 
@@ -105,7 +107,7 @@ class Settle:
         failures = next(iter(self._health.failures.values()))
         problem = next(iter(self._health.unhealthy.values()), "")
         while failures and not problem:
-            why = ask(self._url, self._timeout)
+            why = unhealthy(self._url, self._question, self._timeout, self._runtime.folder)
             failures = failures + 1 if why else 0
             problem = f"{why}, {failures} times in a row" if failures >= RETRIES else ""
         return problem or self.problem()

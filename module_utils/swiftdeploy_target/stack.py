@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from . import routing, secret_values, state
-from .http import try_get
+from .health import unhealthy
 from .runtime import Engine, Runtime
 from .supervisor import marked_processes
 
@@ -102,14 +102,11 @@ def listeners(port: int) -> Dict[int, str]:
     return found
 
 
-def healthy(address: Optional[str], path: str, timeout: float) -> Optional[str]:
-    """None when the slot's health path answers 2xx, else why not."""
+def healthy(address: Optional[str], health: Dict[str, Any], stack_dir: Path) -> Optional[str]:
+    """None when the slot answers as a healthy one, else why not."""
     if address is None:
         return "it has no address"
-    answer, why = try_get(f"http://{address}{path}", timeout)
-    if answer is None:
-        return why
-    return None if 200 <= answer.status < 300 else f"it answers {answer.status}"
+    return unhealthy(f"http://{address}{health['path']}", health, float(health["timeout"]), stack_dir) or None
 
 
 def take_back(observed: Dict[str, Any], stack_dir: Path) -> bool:
@@ -132,7 +129,8 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
     ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
     "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
     "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "gateway", "proxy",
-    "images": {program: id}, "superseded", "proxy_log", "secrets": {release: names whose values are kept here}}.
+    "images": {program: id}, "superseded", "proxy_log", "secrets": {release: names whose values are kept here},
+    "stack_dir"}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
@@ -146,11 +144,11 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         runs = running.get(slot, False)
         address = runtime.address(slot) if runs else None
         health = state.health_of(current["slots"][slot], options["health"])
-        problem = healthy(address, health["path"], float(health["timeout"])) if runs else "not running"
+        problem = healthy(address, health, stack_dir) if runs else "not running"
         slots[slot] = {
             "running": runs,
             "healthy": problem is None,
-            "problem": problem and secret_values.masked(stack_dir, problem),
+            "problem": problem,
             "address": address,
             "upstream_host": runtime.upstream_host(slot),
             "upstream": runtime.upstream(slot),
@@ -170,4 +168,5 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         "superseded": runtime.superseded(),
         "proxy_log": runtime.proxy_log(),
         "secrets": secret_values.kept_names(stack_dir, state.kept(current)),
+        "stack_dir": str(stack_dir),
     }

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, List
+from pathlib import Path
+from typing import Any, Dict, List, Optional
 
-from .http import FetchError, fetch
-
-
-def ask(url: str, timeout: float) -> str:
-    """Why ``url`` is not healthy, in words; empty when it answers 200 to 299 within ``timeout`` seconds."""
-    try:
-        status = fetch(url, timeout, {"User-Agent": "swiftdeploy"}).status
-    except FetchError as problem:
-        return problem.detail
-    return "" if 200 <= status < 300 else f"{url} answers {status}"
+from .health import unhealthy
 
 
 class Watch:
     """Asks slots again and again from start() to stop().
 
-    ``targets``: [{"slot", "url", "timeout", "interval" (seconds), "retries", "failures"}]. A slot is unhealthy
-    after ``retries`` failures in a row; ``failures`` of them may be left over from an earlier watch.
+    ``targets``: [{"slot", "url", "timeout", "interval" (seconds), "retries", "failures", "health"}]. A slot is
+    unhealthy after ``retries`` failures in a row; ``failures`` of them may be left over from an earlier watch.
+    ``health`` says how it is asked (see health.py). ``stack_dir``: whose secrets are masked in what is quoted.
 
     ``ended`` is set as soon as a slot is unhealthy. ``unhealthy`` is {slot: why}, ``failures`` is {slot: how
     many there are in a row}; both are settled once stop() has returned.
     """
 
-    def __init__(self, targets: List[Dict[str, Any]]) -> None:
+    def __init__(self, targets: List[Dict[str, Any]], stack_dir: Optional[Path] = None) -> None:
+        self._stack_dir = stack_dir
         self.ended = threading.Event()
         self.unhealthy: Dict[str, str] = {}
         self.failures: Dict[str, int] = {str(one["slot"]): int(one.get("failures") or 0) for one in targets}
@@ -63,7 +57,7 @@ class Watch:
     def _follow(self, target: Dict[str, Any]) -> None:
         due = time.monotonic()
         while True:
-            problem = ask(target["url"], target["timeout"])
+            problem = unhealthy(target["url"], target.get("health") or {}, target["timeout"], self._stack_dir)
             if self._note(target, problem):
                 return
             due = max(due + target["interval"], time.monotonic())

@@ -191,6 +191,7 @@ class _Check(Reading):
                     self.report(
                         ("canary", "steps", index), f"found {step}, allowed at most canary.weight, which is {weight}"
                     )
+        self._check_statuses()
         trusted = _dig(self.data, "nginx", "real_ip", "trusted")
         for index, network in enumerate(trusted if isinstance(trusted, list) else []):
             why = _no_network(network) if isinstance(network, str) else None
@@ -204,6 +205,15 @@ class _Check(Reading):
                         ("services", "secrets", index),
                         "found a name that services.env sets too, allowed in one of them",
                     )
+
+    def _check_statuses(self) -> None:
+        path: KeyPath = ("services", "healthcheck", "status")
+        status = _dig(self.data, "services", "healthcheck", "status")
+        for index, one in enumerate(status) if isinstance(status, list) else [(None, status)]:
+            lowest, _, highest = one.partition("-") if isinstance(one, str) else ("", "", "")
+            if highest.isdigit() and lowest.isdigit() and int(lowest) > int(highest):
+                place = path if index is None else (*path, index)
+                self.report(place, f"found {one}, allowed the lower status before the higher one")
 
 
 def _no_network(text: str) -> str | None:

@@ -52,6 +52,7 @@ def arguments(
         "health_interval": min(float(question["interval"]) for question in health.values()),
         "proxy_log": dict(observed["proxy_log"]),
         "mark_url": base_url + MARKS,
+        "stack_dir": observed.get("stack_dir"),
     }
 
 

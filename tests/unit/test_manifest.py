@@ -45,7 +45,10 @@ DEFAULTS: dict[str, Any] = {
         "command": None,
         "env": {},
         "secrets": [],
-        "healthcheck": {"path": "/healthz", "interval": 1.0, "timeout": 2.0, "start_timeout": 60.0, "settle": 5.0},
+        "healthcheck": {
+            **{"path": "/healthz", "host": None, "scheme": "http", "status": "200-299"},
+            **{"interval": 1.0, "timeout": 2.0, "start_timeout": 60.0, "settle": 5.0},
+        },
         "resources": {"cpus": None, "memory": None, "pids": None},
         "metrics": {
             "path": "/metrics",
@@ -223,7 +226,9 @@ services:
   command: [gunicorn, --workers, 2, "app:app"]
   env: {LOG_LEVEL: debug, EMPTY: ""}
   secrets: [DB_PASSWORD]
-  healthcheck: {path: /ready, interval: 500ms, timeout: 1, start_timeout: 2m}
+  healthcheck:
+    {path: /ready, interval: 500ms, timeout: 1, start_timeout: 2m, host: "shop.example.org:8443", scheme: https,
+     status: [200-299, 401]}
   resources: {cpus: 1, memory: 256m, pids: 100}
   metrics: {path: /m, requests: "app:requests", duration: d, status_labels: [code]}
 nginx:
@@ -241,8 +246,8 @@ network: {name: Net_1.x, driver_type: bridge}
     assert services["command"] == ["gunicorn", "--workers", "2", "app:app"]
     assert services["env"] == {"LOG_LEVEL": "debug", "EMPTY": ""}
     assert services["secrets"] == ["DB_PASSWORD"]
-    check = {"path": "/ready", "interval": 0.5, "timeout": 1.0, "start_timeout": 120.0, "settle": 5.0}
-    assert services["healthcheck"] == check
+    asked = {"path": "/ready", "host": "shop.example.org:8443", "scheme": "https", "status": ["200-299", "401"]}
+    assert services["healthcheck"] == {**asked, "interval": 0.5, "timeout": 1.0, "start_timeout": 120.0, "settle": 5.0}
     assert typed(services["resources"]) == typed({"cpus": 1.0, "memory": "256m", "pids": 100})
     assert config["nginx"]["max_body"] == "0"
     assert config["nginx"]["tls"] == {"certificate": "/etc/c.pem", "key": "/etc/k.pem"}
@@ -319,6 +324,8 @@ LABEL = "a label name of letters, digits and underscores"
 LABELS = "a list of 1 to 20 different label names, for example [status_code]"
 FILE = "an absolute path on the host of letters, digits and . _ ~ / @ + -"
 ENV = "a mapping of at most 500 variables, for example LOG_LEVEL: debug"
+STATUSES = "a status from 200 to 499, a range of them, or a list of such, for example 200-399 or [200-299, 401]"
+OTHERS = "no other status is one of a healthy service"
 SECRETS = "a list of at most 100 different names, for example [DB_PASSWORD]"
 CHECK_SYNTAX = "check quotes, brackets and indentation here and in the line above"
 QUOTE_IT = "text that looks like something else goes in quotes"
@@ -394,8 +401,37 @@ TOP_KEYS = "services, nginx, opa, canary, images, network, contact"
             f"services.healthcheck.timeout: found true, allowed {DURATION} from 0.1 to 300 seconds",
         ),
         (
+            "healthcheck: {host: 'http://shop'}",
+            'services.healthcheck.host: found "http://shop", allowed the name of a host, with a port where it needs '
+            "one, such as shop.example.org",
+        ),
+        (
+            "healthcheck: {scheme: ftp}",
+            "services.healthcheck.scheme: found ftp, allowed http or https; did you mean `http`?",
+        ),
+        ("healthcheck: {status: 503}", f"services.healthcheck.status: found 503, allowed {STATUSES}; {OTHERS}"),
+        ("healthcheck: {status: 2xx}", f"services.healthcheck.status: found 2xx, allowed {STATUSES}; {OTHERS}"),
+        (
+            "healthcheck: {status: []}",
+            f"services.healthcheck.status: found an empty list, allowed {STATUSES}; {OTHERS}",
+        ),
+        (
+            "healthcheck: {status: [200, 99]}",
+            "services.healthcheck.status[1]: found 99, allowed a status from 200 to 499 or a range of them, such as "
+            f"301 or 200-299; {OTHERS}",
+        ),
+        (
+            "healthcheck: {status: 399-200}",
+            "services.healthcheck.status: found 399-200, allowed the lower status before the higher one",
+        ),
+        (
+            "healthcheck: {status: [204, 399-200]}",
+            "services.healthcheck.status[1]: found 399-200, allowed the lower status before the higher one",
+        ),
+        (
             "healthcheck: [a]",
-            "services.healthcheck: found a list, allowed a mapping of path, interval, timeout, start_timeout, settle",
+            "services.healthcheck: found a list, allowed a mapping of path, host, scheme, status, interval, timeout, "
+            "start_timeout, settle",
         ),
         ("resources: {cpus: .nan}", "services.resources.cpus: found .nan, allowed a number from 0.01 to 1024"),
         ("resources: {cpus: 0}", "services.resources.cpus: found 0, allowed a number from 0.01 to 1024"),

@@ -198,7 +198,14 @@ def test_all_values_of_the_host_are_masked(tmp_path: Path) -> None:
     sv.keep(tmp_path, "one", {"A": "value-of-a"})
     sv.keep(tmp_path, "two", {"A": "value-of-b"})
     (tmp_path / "secrets" / "torn.json").write_text("[")
-    assert sv.masked(tmp_path, "value-of-a value-of-b value-of-c", {"C": "value-of-c"}) == " ".join([sv.MASK] * 3)
+    assert sv.masked(tmp_path, "value-of-a value-of-b value-of-c") == f"{sv.MASK} {sv.MASK} value-of-c"
+
+
+def test_a_figure_stays_a_figure(tmp_path: Path) -> None:
+    sv.keep(tmp_path, "one", {"PIN": "123456", "B": "value-of-b"})
+    page = 'http_requests_total{to="value-of-b"} 123456'
+    assert sv.masked(tmp_path, page, figures=True) == f'http_requests_total{{to="{sv.MASK}"}} 123456'
+    assert sv.masked(tmp_path, page) == f'http_requests_total{{to="{sv.MASK}"}} {sv.MASK}'
 
 
 def test_the_end_of_a_log_never_begins_within_a_line(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ class Pretended(Runtime):
 
     def __init__(self, log: Path, life: Callable[[], str | None]) -> None:
         self.log = log
+        self.folder = log.parent
         self._life = life
 
     def life(self, slot: str) -> str | None:
@@ -66,8 +67,8 @@ def test_a_log_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
 
 
 def watched(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, answers: Callable[[], str]) -> settle.Settle:
-    monkeypatch.setattr("swiftdeploy_target.watch.ask", lambda _url, _timeout: answers())
-    monkeypatch.setattr(settle, "ask", lambda _url, _timeout: answers())
+    monkeypatch.setattr("swiftdeploy_target.watch.unhealthy", lambda *_question: answers())
+    monkeypatch.setattr(settle, "unhealthy", lambda *_question: answers())
     watch = settle.Settle(runtime, "green", {"path": "/healthz", "timeout": 1.0}, 0.6)
     watch.begin()
     return watch
