@@ -79,9 +79,8 @@ def canary_weight(workspace: Workspace) -> int:
 def turn_bad(workspace: Workspace) -> float:
     """Every answer of the canary is an error from now on; the moment."""
     body = {"mode": "error", "rate": 1}
-    requests.post(
-        f"{workspace.url}/chaos", json=body, headers={"X-SwiftDeploy-Slot": "canary"}, timeout=10
-    ).raise_for_status()
+    headers = {**workspace.host_key, "X-SwiftDeploy-Slot": "canary"}
+    requests.post(f"{workspace.url}/chaos", json=body, headers=headers, timeout=10).raise_for_status()
     return time.monotonic()
 
 

@@ -65,16 +65,12 @@ seconds:
   returned: success
   type: float
   sample: 1.2
-gateway:
-  description: The address under which nginx sees requests of this host, besides loopback; null where there is none.
-  returned: success
-  type: str
 """
 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target import secret_values
+from ansible.module_utils.swiftdeploy_target import host_key, secret_values
 from ansible.module_utils.swiftdeploy_target.health import await_program, complaint
 from ansible.module_utils.swiftdeploy_target.runtime import make
 from ansible.module_utils.swiftdeploy_target.state import StateError
@@ -108,12 +104,13 @@ def main() -> None:
         timeout=params["timeout"],
         interval=params["interval"],
         url=params["url"],
+        proof=host_key.headers(Path(params["stack"]["stack_dir"])) if params["program"] == "nginx" else None,
     )
     if not result["ok"]:
         words = complaint(runtime, params["program"], result, params["lines"])
         stack_dir = Path(params["stack"]["stack_dir"])
         module.fail_json(msg=secret_values.masked(stack_dir, words), seconds=result["seconds"])
-    module.exit_json(changed=False, seconds=result["seconds"], gateway=runtime.gateway())
+    module.exit_json(changed=False, seconds=result["seconds"])
 
 
 if __name__ == "__main__":

@@ -226,6 +226,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import (
     certificate,
+    host_key,
     inflight,
     lock,
     prune,
@@ -394,7 +395,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     own_files(folder, options)
     before = state.load(stack_dir, options["service"])
     # Before anything moves: what an earlier run did is its own, what this one does is written down below.
-    current = state.reconcile(before, routing.loaded(options["base_url"]))
+    current = state.reconcile(before, routing.loaded(routing.nginx_of(options)))
     if params["canary_off"]:
         routing.turn_off(folder)
     settle, final = params["settle"] or {}, routing.Config(params["config"], params["config_hash"])
@@ -502,11 +503,12 @@ def main() -> None:
     try:
         runtime = make(options)
         before = read_bytes(path) or b""
-        serving = routing.loaded(options["base_url"])
+        serving = routing.loaded(routing.nginx_of(options))
         settled = serving is not None and serving["config"] == params["config_hash"]
         diff = differences(outdated(stack_dir, params["files"]))
-        if not settled or before != params["config"].encode():
-            diff = [difference(path, before, params["config"].encode()), *diff]
+        shown = host_key.hide(before)
+        if not settled or shown != params["config"].encode():
+            diff = [difference(path, shown, params["config"].encode()), *diff]
         if module.check_mode:
             stops = bool(params["stop"]) and bool(runtime.running().get(params["stop"]))
             module.exit_json(

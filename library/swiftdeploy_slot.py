@@ -128,10 +128,6 @@ address:
   returned: with O(state=started)
   type: str
   sample: 127.0.0.1:3001
-gateway:
-  description: The address under which nginx sees requests of this host, besides loopback; null where there is none.
-  returned: with O(state=started)
-  type: str
 """
 
 import time
@@ -151,7 +147,7 @@ class NotStartedError(Exception):
 def present_state(options: Dict[str, Any]) -> state.State:
     """What the host remembers, in line with what nginx serves."""
     remembered = state.load(Path(options["stack_dir"]), options["service"])
-    return state.reconcile(remembered, routing.loaded(options["base_url"]))
+    return state.reconcile(remembered, routing.loaded(routing.nginx_of(options)))
 
 
 def values_of(params: Dict[str, Any]) -> secret_values.Values:
@@ -208,7 +204,6 @@ def start(
         "start_s": round(started - began, 3),
         "healthy_s": round(time.monotonic() - started, 3),
         "address": runtime.address(slot),
-        "gateway": runtime.gateway(),
     }
 
 
@@ -276,7 +271,7 @@ def main() -> None:
         hidden = outdated(stack_dir, described)
         diff = differences(shown)
         if module.check_mode:
-            module.exit_json(changed=True, diff=diff, start_s=0.0, healthy_s=0.0, address=None, gateway=None)
+            module.exit_json(changed=True, diff=diff, start_s=0.0, healthy_s=0.0, address=None)
         with lock.working(stack_dir, options.get("run_id")):
             result = start(runtime, params, [*shown, *hidden], values)
     except (NotStartedError, RuntimeFaultError, lock.LockError, state.StateError, OSError, ValueError) as error:

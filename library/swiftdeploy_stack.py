@@ -211,7 +211,6 @@ observed:
     slots: {description: Each slot's health and address and port and release., type: dict}
     next_port: {description: Port of the next release., type: int}
     taken_back: {description: Whether this look took the traffic from a release that had died unwatched., type: bool}
-    gateway: {description: Address under which nginx sees this host., type: str}
     images: {description: Programs that run from an image and its id., type: dict}
     proxy_log: {description: Where nginx's access log is., type: dict}
     secrets: {description: Names of the secrets whose values the host keeps for each release., type: dict}

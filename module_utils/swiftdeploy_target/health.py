@@ -156,10 +156,12 @@ def await_program(
     timeout: float,
     interval: float,
     url: Optional[str] = None,
+    proof: Optional[Dict[str, str]] = None,
 ) -> Dict[str, Any]:
     """Ask until the answer is a healthy one: {"ok", "seconds", "why"}. Gives up early when the program keeps ending.
 
-    ``health``: as above; ``url`` is asked instead of a slot's health path. Times in seconds.
+    ``health``: as above; ``url`` is asked, with the headers of ``proof``, instead of a slot's health path. Times in
+    seconds.
     """
     started = time.monotonic()
     pause, why, last_seen = FIRST_INTERVAL, "it has no address", started
@@ -168,7 +170,8 @@ def await_program(
         asked = question(runtime, program, url, health["path"])
         if asked is not None:
             left = max(timeout - (time.monotonic() - started), SHORTEST_QUESTION)
-            answer, why = try_get(asked, min(float(health["timeout"]), left), headers(health))
+            given = {**headers(health), **(proof or {})}
+            answer, why = try_get(asked, min(float(health["timeout"]), left), given)
         now = time.monotonic()
         if answer is not None and accepted(answer.status, health):
             return {"ok": True, "seconds": round(now - started, 3), "why": ""}

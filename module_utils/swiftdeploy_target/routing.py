@@ -15,11 +15,11 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Set
+from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
 
-from . import health
+from . import health, host_key
 from .files import read_bytes, write_atomic
-from .http import try_get
+from .http import Answer, try_get
 from .runtime import Runtime
 
 CONFIG_NAME = "nginx.conf"
@@ -35,14 +35,30 @@ class RoutingError(Exception):
     """The switch was not made; nginx goes on with what it had. The message says why and what to do."""
 
 
-def loaded(base_url: str, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
+class Nginx(NamedTuple):
+    """Where this host asks its nginx, and what it proves with that it is this host."""
+
+    base_url: str
+    headers: Dict[str, str]
+
+    def get(self, path: str, timeout: float) -> Tuple[Optional[Answer], str]:
+        """The answer for ``path``, or (None, why)."""
+        return try_get(self.base_url + path, timeout, self.headers)
+
+
+def nginx_of(options: Dict[str, Any]) -> Nginx:
+    """The nginx of a stack; ``options``: {"base_url", "stack_dir"}."""
+    return Nginx(options["base_url"], host_key.headers(Path(options["stack_dir"])))
+
+
+def loaded(nginx: Nginx, timeout: float = 2.0) -> Optional[Dict[str, Any]]:
     """What the running nginx says of its own configuration.
 
     {"service", "config": hash, "live": slot, "weights": {slot: percent}, "fallback": slot that has all traffic while
-    "off" is true, "off": bool}, or None when no nginx of ours answers at ``base_url``. Slot and weights are those that
+    "off" is true, "off": bool}, or None when no nginx of ours answers. Slot and weights are those that
     hold: a release that is off has none.
     """
-    answer, _why = try_get(base_url + ROUTING_PATH, timeout)
+    answer, _why = nginx.get(ROUTING_PATH, timeout)
     if answer is None or answer.status != 200:
         return None
     try:
@@ -71,7 +87,7 @@ def check(runtime: Runtime, folder: Path, text: str) -> None:
 
 
 class Config(NamedTuple):
-    """A complete nginx.conf and the hash that it reports of itself."""
+    """A complete nginx.conf, as it was rendered, and the hash that it reports of itself."""
 
     text: str
     hash: str
@@ -120,9 +136,13 @@ def move(
 
     When nginx does not run, or with ``place_only``, the file is only put in place. Raises RoutingError.
     """
+    key = host_key.ensure(folder.parent)
+    nginx = Nginx(base_url, host_key.headers(folder.parent))
+    final = final._replace(text=host_key.fill(final.text, key))
+    introduce = introduce and introduce._replace(text=host_key.fill(introduce.text, key))
     path = folder / CONFIG_NAME
     before = read_bytes(path)
-    serving = loaded(base_url)
+    serving = loaded(nginx)
     settled = before == final.text.encode()
     if place_only or not runtime.running().get("nginx"):
         if not settled:
@@ -137,14 +157,14 @@ def move(
     started = time.monotonic()
     if introduce is not None and serving is not None:
         old_workers |= set(runtime.nginx_workers())
-        _load(runtime, folder, introduce, base_url)
+        _load(runtime, folder, introduce, nginx)
         if slot is not None:
-            _verify(base_url, slot, question or {}, folder.parent)
+            _verify(nginx, slot, question or {}, folder.parent)
     introduced = time.monotonic()
     if on:
         turn_on(folder)
     old_workers |= set(runtime.nginx_workers())
-    _load(runtime, folder, final, base_url)
+    _load(runtime, folder, final, nginx)
     return Moved(True, old_workers, round(introduced - started, 3), round(time.monotonic() - introduced, 3))
 
 
@@ -164,19 +184,19 @@ def drain(runtime: Runtime, old_workers: Set[int], seconds: float) -> bool:
         time.sleep(0.02)
 
 
-def _load(runtime: Runtime, folder: Path, config: Config, base_url: str) -> None:
+def _load(runtime: Runtime, folder: Path, config: Config, nginx: Nginx) -> None:
     """Test ``config``, move it into place and reload; put the old one back when nginx does not take it."""
     path = folder / CONFIG_NAME
     before = read_bytes(path)
     check(runtime, folder, config.text)
     (folder / CANDIDATE_NAME).replace(path)
     signalled = runtime.reload_nginx()
-    if signalled.ok and _wait_for(base_url, config.hash):
+    if signalled.ok and _wait_for(nginx, config.hash):
         return
     if before is not None:
         write_atomic(path, before)
     last = " / ".join(runtime.logs("nginx", 5))
-    serves = " and serves" if loaded(base_url) is not None else "; nginx does not answer"
+    serves = " and serves" if loaded(nginx) is not None else "; nginx does not answer"
     raise RoutingError(
         "nginx was told to reload but does not serve the new configuration "
         f"({signalled.text or 'it kept the old one'}). "
@@ -184,13 +204,13 @@ def _load(runtime: Runtime, folder: Path, config: Config, base_url: str) -> None
     )
 
 
-def _verify(base_url: str, slot: str, question: Dict[str, Any], stack_dir: Path) -> None:
+def _verify(nginx: Nginx, slot: str, question: Dict[str, Any], stack_dir: Path) -> None:
     """Wait until ``slot`` answers through nginx, past the routing. Raises RoutingError."""
     deadline = time.monotonic() + LOAD_SECONDS
     answer, why = None, ""
     while time.monotonic() < deadline:
         # nginx itself puts the host and the scheme of the question in.
-        answer, why = try_get(f"{base_url}/_swiftdeploy/slots/{slot}", 5.0)
+        answer, why = nginx.get(f"/_swiftdeploy/slots/{slot}", 5.0)
         if answer is not None and health.accepted(answer.status, question):
             return
         time.sleep(0.02)
@@ -199,10 +219,10 @@ def _verify(base_url: str, slot: str, question: Dict[str, Any], stack_dir: Path)
     raise RoutingError(f"the {slot} slot is healthy, but not through nginx ({why}); no traffic was moved")
 
 
-def _wait_for(base_url: str, config: str) -> bool:
+def _wait_for(nginx: Nginx, config: str) -> bool:
     deadline = time.monotonic() + LOAD_SECONDS
     while time.monotonic() < deadline:
-        serving = loaded(base_url)
+        serving = loaded(nginx)
         if serving is not None and serving["config"] == config:
             return True
         time.sleep(0.02)

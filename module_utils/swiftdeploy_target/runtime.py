@@ -143,10 +143,6 @@ class Runtime:
         """Ask ``slot`` to end and wait for it; True when it ran. Raises RuntimeFaultError."""
         raise NotImplementedError
 
-    def gateway(self) -> Optional[str]:
-        """The address under which nginx sees requests of the host itself, besides loopback."""
-        return None
-
     def proxy(self) -> Optional[str]:
         """Hash of the settings that nginx's container was made with; empty where there is none."""
         return ""
@@ -339,10 +335,6 @@ class DockerRuntime(Runtime):
         if not done.ok:
             raise RuntimeFaultError(f"docker could not stop {self.container(slot)}: {done.text}")
         return True
-
-    def gateway(self) -> Optional[str]:
-        seen = (self._network(program).get("Gateway") for program in ("nginx", *SLOTS))
-        return next((address for address in seen if address), None)
 
     def proxy(self) -> Optional[str]:
         labels = self.inspect().get("nginx", {}).get("Config", {}).get("Labels") or {}

@@ -128,13 +128,13 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
 
     ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
     "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
-    "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "gateway", "proxy",
+    "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "proxy",
     "images": {program: id}, "superseded", "proxy_log", "secrets": {release: names whose values are kept here},
     "stack_dir"}.
     Raises StateError.
     """
     remembered = state.load(stack_dir, options["service"])
-    serving = routing.loaded(options["base_url"])
+    serving = routing.loaded(routing.nginx_of(options))
     if serving is not None and serving.get("service") != options["service"]:
         serving = None
     current = state.reconcile(remembered, serving)
@@ -162,7 +162,6 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         "serving": serving,
         "running": running,
         "slots": slots,
-        "gateway": runtime.gateway(),
         "proxy": runtime.proxy(),
         "images": runtime.images(),
         "superseded": runtime.superseded(),

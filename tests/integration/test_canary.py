@@ -63,7 +63,7 @@ def canary_weight(workspace: Workspace) -> int:
 
 def set_chaos(workspace: Workspace, headers: dict[str, str], **body: Any) -> None:
     """Inject a fault into the release that ``headers`` choose."""
-    answer = requests.post(f"{workspace.url}/chaos", json=body, headers=headers, timeout=10)
+    answer = requests.post(f"{workspace.url}/chaos", json=body, headers={**workspace.host_key, **headers}, timeout=10)
     assert answer.status_code == 200, answer.text
 
 

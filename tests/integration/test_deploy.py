@@ -186,19 +186,48 @@ def test_all_problems_of_a_manifest_at_once(make_workspace) -> None:
     assert not (workspace.folder / "generated").exists()
 
 
-@in_process
+def for_this_host_alone(base: str, headers: dict[str, str] | None = None) -> list[int]:
+    """Status of what is for this host alone: metrics, chaos, the routing and a slot past it."""
+    given = {"headers": headers or {}, "timeout": 5}
+    return [
+        requests.get(base + "/metrics", **given).status_code,
+        # In stable mode the service itself refuses, with 403 as well.
+        int("nginx" in requests.post(base + "/chaos", json={"mode": "recover"}, **given).text),
+        requests.get(base + "/_swiftdeploy/routing", **given).status_code,
+        *(requests.get(f"{base}/_swiftdeploy/slots/{slot}", **given).status_code for slot in ("blue", "green")),
+    ]
+
+
 def test_metrics_and_chaos_answer_this_host_alone(deployed: Workspace) -> None:
-    workspace = deployed
-    outside = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
-    addresses = [address for address in outside if ":" not in address and not address.startswith("172.")]
-    assert workspace.get("/metrics").status_code == 200
-    for address in addresses[:1]:
-        base = f"http://{address}:{workspace.port}"
+    key = deployed.host_key
+    stack = deployed.folder / ".swiftdeploy" / deployed.name
+    assert (stack / "host-key").stat().st_mode & 0o777 == 0o600
+    assert stack.stat().st_mode & 0o077 == 0
+    (name, value), nobody = *key.items(), [403, 1, 404, 404, 404]
+    live = deployed.get("/_swiftdeploy/routing").json()["live"]
+    proven = [200, 0, 200, 200 if live == "blue" else 404, 200 if live == "green" else 404]
+    listed = json.loads(subprocess.run(["ip", "-j", "addr"], capture_output=True, text=True, check=True).stdout)
+    found = {info["local"] for link in listed for info in link["addr_info"] if info["scope"] == "global"}
+    outside = sorted(address for address in found if ":" not in address)
+    assert outside
+    bases = [f"http://{address}:{deployed.port}" for address in outside[:3]]
+    # To docker's proxy every client of IPv6 is the network's gateway.
+    if deployed.runtime == "docker" and Path("/proc/net/if_inet6").exists():
+        bases.append(f"http://[::1]:{deployed.port}")
+    for base in bases:
         assert requests.get(base + "/", timeout=5).status_code == 200
-        assert requests.get(base + "/metrics", timeout=5).status_code == 403
-        assert requests.post(base + "/chaos", json={"mode": "recover"}, timeout=5).status_code == 403
-        assert requests.get(base + "/_swiftdeploy/routing", timeout=5).status_code == 404
-    assert addresses
+        assert for_this_host_alone(base) == nobody, base
+        assert for_this_host_alone(base, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "::1"}) == nobody, base
+        assert for_this_host_alone(base, {name: value[:-1] + ("0" if value[-1] != "0" else "1")}) == nobody, base
+        assert for_this_host_alone(base, {name: "@HOST_KEY@"}) == nobody, base
+        assert for_this_host_alone(base, key) == proven, base
+    near = for_this_host_alone(deployed.url)
+    assert near == (nobody if deployed.runtime == "docker" else [200, 0, 404, 404, 404])
+    # A balancer on this host asks for somebody else.
+    for header in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"):
+        assert for_this_host_alone(deployed.url, {header: "1"}) == nobody, header
+    assert for_this_host_alone(deployed.url, key) == proven
+    assert value not in (deployed.folder / "history.jsonl").read_text()
 
 
 def test_a_history_that_cannot_be_written_fails_the_play(make_workspace) -> None:

@@ -128,6 +128,11 @@ class Stack:
         """Go back."""
         return self.workspace.play("rollback").ok()
 
+    @property
+    def key_words(self) -> list[str]:
+        """What lets the generator watch nginx's routing."""
+        return ["--watch-header", str(self.workspace.folder / ".swiftdeploy" / self.workspace.name / "host-key")]
+
     def change_setting(self, version: str) -> Ran:
         """Give nginx the other limit of a body; the release stays."""
         self.max_body = LARGE if self.max_body == SMALL else SMALL

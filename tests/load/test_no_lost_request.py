@@ -78,7 +78,7 @@ def test_no_request_is_lost(stack: Stack, tmp_path: Path) -> None:
     stack.start(FIRST, build)
     timeline = Timeline()
     bound = SWITCHES * 5 * SWITCH_SECONDS
-    with Generator(stack.workspace.url, tmp_path, bound, "--drain", str(DRAIN_SECONDS)) as generator:
+    with Generator(stack.workspace.url, tmp_path, bound, *stack.key_words, "--drain", str(DRAIN_SECONDS)) as generator:
         for number in range(1, SWITCHES + 1):
             cycle(stack, timeline, number)
         assert generator.process.poll() is None, "the load ended before the last switch"

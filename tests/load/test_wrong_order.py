@@ -53,7 +53,7 @@ def test_a_wrong_order_is_counted(stack: Stack, spoil: Callable[[Path], None], t
     spoil(stack.workspace.folder)
     stack.start("1.0.0", build)
     timeline = Timeline()
-    with Generator(stack.workspace.url, tmp_path, 300, "--drain", str(DRAIN_SECONDS)) as generator:
+    with Generator(stack.workspace.url, tmp_path, 300, *stack.key_words, "--drain", str(DRAIN_SECONDS)) as generator:
         timeline.run("deploy", "2.0.0 stable", stack.deploy, "2.0.0")
         result = generator.finish()
     assert stack.serving() == "2.0.0 stable"

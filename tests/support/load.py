@@ -294,6 +294,11 @@ class Kind(NamedTuple):
     send: Callable[[], Awaitable[float]]
 
 
+def header_in(path: str | None) -> dict[str, str]:
+    """The header in a file, none where there is no file."""
+    return dict([Path(path).read_text().strip().split(": ", 1)]) if path else {}
+
+
 class Load:
     """The generator for one base URL."""
 
@@ -419,13 +424,13 @@ class Load:
         else:
             self.account.answered(name, time.monotonic() - planned - asked)
 
-    async def watch(self, path: str) -> None:
+    async def watch(self, path: str, headers: dict[str, str]) -> None:
         """Note each change of the page at ``path``, from a new connection each time."""
         seen = None
         while True:
             sent = self.account.now()
             try:
-                async with self.once.next().get(self.url + path) as answer:
+                async with self.once.next().get(self.url + path, headers=headers) as answer:
                     body = await answer.text()
                     if answer.status != 200:
                         raise WrongAnswerError("status", f"HTTP {answer.status}")
@@ -481,7 +486,7 @@ async def generate(options: argparse.Namespace) -> dict[str, Any]:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     account = Account(options.drain)
     load = Load(options.url.rstrip("/"), account, stop, options.seed)
-    watcher = asyncio.create_task(load.watch(options.watch)) if options.watch else None
+    watcher = asyncio.create_task(load.watch(options.watch, header_in(options.watch_header))) if options.watch else None
     sys.stdout.write(f"started {account.started}\n")
     sys.stdout.flush()
     try:
@@ -502,6 +507,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0, help="end after this time, SIGTERM apart")
     parser.add_argument("--connections", type=int, default=1000, help="requests that may be in flight")
     parser.add_argument("--drain", type=float, default=35.0, help="seconds a WebSocket may go on after a reload")
+    parser.add_argument(
+        "--watch-header", help="file with a header to ask for that page with, as curl -H @FILE takes it"
+    )
     parser.add_argument("--watch", default="/_swiftdeploy/routing", help="page that changes with a reload; '' for none")
     parser.add_argument("--seed", type=int, default=1, help="of the mix")
     parser.add_argument("--network", type=ipaddress.ip_network, help="of a test's own hosts, a private /24 or smaller")

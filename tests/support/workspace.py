@@ -190,9 +190,17 @@ class Workspace:
         """Tear down the stack with all that it keeps."""
         return self.play("teardown", "-e", "clean=data", "-e", f"service={self.name}", *arguments)
 
+    @property
+    def host_key(self) -> dict[str, str]:
+        """The header that proves to nginx that this is its host; empty before the first deploy."""
+        path = self.folder / ".swiftdeploy" / self.name / "host-key"
+        return dict([path.read_text().strip().split(": ")]) if path.exists() else {}
+
     def get(self, path: str = "/", **options: Any) -> requests.Response:
-        """An answer through nginx."""
-        return requests.get(self.url + path, timeout=10, **options)
+        """An answer through nginx; to this host where the path is for it alone."""
+        own = self.host_key if path.startswith(("/_swiftdeploy/", "/metrics")) else {}
+        headers = {**own, **options.pop("headers", {})}
+        return requests.get(self.url + path, timeout=10, headers=headers, **options)
 
     def history(self) -> list[dict[str, Any]]:
         """All records."""
