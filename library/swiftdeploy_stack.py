@@ -232,6 +232,11 @@ log:
   type: list
   elements: dict
   sample: [{"at": "2026-11-21T03:55:00.123Z", "event": "live", "actor": "ada@control1", "version": "1.0.0"}]
+notes:
+  description: What an operation is going to change and would be missed later, in words.
+  returned: with O(state=observed)
+  type: list
+  elements: str
 strangers:
   description: What of a stranger's lies under the names of this stack, each with what to do. RV(problems) holds it too.
   returned: with O(state=observed)
@@ -399,6 +404,16 @@ def strangers(params: Dict[str, Any], names_: Dict[str, Any], runtime: Runtime, 
     return ownership.strangers(found, ours)
 
 
+def new_volume(params: Dict[str, Any], called: Dict[str, Any], used: Optional[str]) -> List[str]:
+    """That the next release begins with an empty volume, where it does."""
+    wanted = names.volume(params["log_volume"], params["service"], called["kept_volumes"])
+    if used in (None, wanted):
+        return []
+    return [
+        f"the next release keeps its logs in volume {wanted}; what is in {used} stays there, and nothing removes it"
+    ]
+
+
 def look(params: Dict[str, Any], stack_dir: Path, claimed: bool) -> Dict[str, Any]:
     """What is returned. Raises StateError, OSError."""
     remembered, ours = state.load(stack_dir, params["service"]), ownership.of(stack_dir)
@@ -419,12 +434,14 @@ def look(params: Dict[str, Any], stack_dir: Path, claimed: bool) -> Dict[str, An
         problems.append(options["tls"]["problem"])
     made = make(options)
     foreign: List[str] = []
+    notes: List[str] = []
     if choice["runtime"] == "docker" and engine.usable:
         called = options["names"]
         called["kept_volumes"] = ownership.kept_volumes(remembered, ours)
         beside = {network for slot in state.SLOTS for network in made.networks(slot)}
         called["other_networks"] = sorted(beside - {called["network"]})
         foreign = strangers(params, called, made, ours)
+        notes = new_volume(params, called, made.log_volume(remembered["live"]) if remembered["live"] else None)
         problems += foreign
     observed = looking.observe(made, stack_dir, options)
     taken_back = claimed and not foreign and looking.take_back(observed, stack_dir)
@@ -439,6 +456,7 @@ def look(params: Dict[str, Any], stack_dir: Path, claimed: bool) -> Dict[str, An
         "runtime_reason": choice["reason"],
         "engine_root": engine.root,
         "observed": observed,
+        "notes": notes,
         "strangers": foreign,
         "problems": problems,
     }

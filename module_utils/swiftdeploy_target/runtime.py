@@ -27,6 +27,8 @@ NGINX_USER = "65532:65532"
 # How nginx names a worker that takes no new connections and ends with its last request.
 SHUTTING_DOWN = "worker process is shutting down"
 START_SECONDS = 120.0
+# Where a slot's container has the volume of its logs.
+LOGS = "/var/log/swiftdeploy"
 # Above the longest stop_grace_period that a manifest can ask for; docker itself kills the container before.
 STOP_SECONDS = 7300.0
 _VERSION = re.compile(r"(\d+)\.(\d+)")
@@ -155,6 +157,10 @@ class Runtime:
         """What lies under the names of the stack's programs and is somebody else's."""
         return []
 
+    def log_volume(self, slot: str) -> Optional[str]:  # noqa: ARG002
+        """The volume that a slot's logs are in; None where they are in no volume."""
+        return None
+
     def networks(self, program: str) -> List[str]:  # noqa: ARG002
         """The networks of a program that runs; none where programs have no network of their own."""
         return []
@@ -218,6 +224,10 @@ class DockerRuntime(Runtime):
             program: bool(record["State"]["Running"]) and not record["State"].get("Restarting", False)
             for program, record in self.inspect(fresh=True).items()
         }
+
+    def log_volume(self, slot: str) -> Optional[str]:
+        mounts = self.inspect().get(slot, {}).get("Mounts") or []
+        return next((str(m["Name"]) for m in mounts if m.get("Destination") == LOGS and m.get("Name")), None)
 
     def networks(self, program: str) -> List[str]:
         record = self.inspect().get(program)

@@ -480,6 +480,20 @@ def test_a_run_that_never_ended_is_told_and_is_a_failed_change(tmp_path: Path) -
     assert "0 failed + 2 interrupted + 0 rolled back" in found["Delivery figures"][2][2]
 
 
+def test_two_services_of_a_host_are_told_apart(tmp_path: Path) -> None:
+    """Neither the modes, the releases nor the figures of one are taken for those of the other."""
+    both = [
+        {"event": event, "service": service, "mode": mode, "release": f"{service}-{number}", "req_per_sec": rate}
+        for number, event in enumerate(("deploy", "deploy", "promote"))
+        for service, mode, rate in (("shop", "stable", 1.0), ("pay", "canary", 90.0))
+    ]
+    found = tables(build(tmp_path, *({**record, "timestamp": at(hours=n)} for n, record in enumerate(both))))
+    assert not found.get("Mode changes")
+    releases = [(row[0], row[2]) for row in found["Releases per host"]]
+    assert releases == [(f"web1 ({name})", f"{name}-{n}") for name in ("pay", "shop") for n in range(3)]
+    assert ["Hosts", "1"] in found["Summary"]
+
+
 def test_lines_set_aside_are_named(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     history.append(path, {"event": "deploy", "host": "web1"})

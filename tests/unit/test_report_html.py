@@ -245,8 +245,8 @@ def test_markup_from_outside_is_shown_not_obeyed(tmp_path: Path, text: str) -> N
     assert page.rows["Timeline"][0][4] == shown
     assert page.rows["Decisions"][0][5] == shown
     assert shown in page.rows["Decisions"][0][6]
-    # One heading for each host with a chart, and it is the name of the host.
-    assert [name for level, name in page.headings if level == "h3"] == [shown]
+    # One heading for each host with a chart, and it is the name of the host, with the service where it has several.
+    assert [" ".join(name.split()) for level, name in page.headings if level == "h3"] == [f"{shown} (app)"]
 
 
 @given(st.lists(st.text(max_size=30), min_size=4, max_size=4))

@@ -121,7 +121,7 @@ def shown(audit: Audit) -> str:
     told = f"{line(audit.choice.told())}: shows {audit.shown} of {count(audit.records, 'record')}"
     host = audit.choice.host
     if audit.shown == 0 and host is not None and not any(known.records for known in audit.hosts.values()):
-        names = sorted(audit.hosts)
+        names = sorted({known.name for known in audit.hosts.values()})
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         told += f"; the history has the hosts {line(', '.join(names[:10]))}{more}" if names else ""
     return told
@@ -208,7 +208,7 @@ def _summary(audit: Audit, outcome: VerifyResult, period: str) -> Section:
         ["Runs", str(audit.runs)],
         ["Readings of the status", str(audit.readings)],
         ["Services", line(sorted(audit.services)) or EMPTY],
-        ["Hosts", str(sum(host.records > 0 for host in audit.hosts.values()))],
+        ["Hosts", str(len({host.name for host in audit.hosts.values() if host.records}))],
         ["Chain", "whole" if outcome.ok else _verdict(outcome)],
         *([["Last line", f"{outcome.last_seq}, hash {outcome.last_hash}"]] if outcome.last_seq is not None else []),
     ]

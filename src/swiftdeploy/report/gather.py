@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from swiftdeploy import history, measurement
 from swiftdeploy.history import Record
@@ -119,8 +119,9 @@ class Repeats:
 
 @dataclass(slots=True)
 class Host:
-    """What is known of one host; records and releases are those shown."""
+    """What is known of one service on one host; records and releases are those shown."""
 
+    name: str
     records: int = 0
     last_event: str = ""
     last_time: object = None
@@ -149,6 +150,7 @@ class Audit:
         self.readings = 0
         self.events: Counter[str] = Counter()
         self.services: Counter[str] = Counter()
+        # By host, and by host and service where a host has several: see `_place`. So are tracks and series.
         self.hosts: dict[str, Host] = {}
         self.tracks: dict[str, Track] = {}
         self.torn = Rows(TABLE_ROWS)
@@ -163,6 +165,7 @@ class Audit:
         self.delivery = Delivery()
         self._all = not self.choice
         self._recent: OrderedDict[str, None] = OrderedDict()
+        self._places: dict[str, dict[str, str]] = {}
         self._same_status = Repeats()
         self._same_violation = Repeats()
 
@@ -179,13 +182,32 @@ class Audit:
         if record.get("torn") is not None:
             # Belongs to the file, not to a host or a time.
             self.torn.add(record, [record["torn"], record.get("seq")])
-        self._host(record, event, host, shown)
+        place = self._place(host, _name(record.get("service")))
+        self._host(record, event, (host, place), shown)
         if when is not None:
-            self._followed(record, (event, host), when, answers, shown)
+            self._followed(record, (event, host, place), when, answers, shown)
         if shown:
-            self._shown(record, event, host, when, answers)
+            self._shown(record, event, (host, place), when, answers)
 
-    def _shown(self, record: Record, event: str, host: str, when: float | None, answers: Answers) -> None:
+    def _place(self, host: str, service: str) -> str:
+        """What the records of a service on a host go by: the host, with the service where the host has several."""
+        known = self._places.get(host)
+        if known is None:
+            if not host or not service or len(self._places) >= MAX_NAMES:
+                return host
+            known = self._places[host] = {service: host}
+        if service not in known and service and len(known) < MAX_NAMES:
+            if len(known) == 1:
+                (first,) = known
+                known[first] = f"{host} ({first})"
+                for table in cast("tuple[dict[str, object], ...]", (self.hosts, self.tracks, self.series)):
+                    if host in table:
+                        table[known[first]] = table.pop(host)
+            known[service] = f"{host} ({service})"
+        return known.get(service) or next(iter(known.values()))
+
+    def _shown(self, record: Record, event: str, where: tuple[str, str], when: float | None, answers: Answers) -> None:
+        host, place = where
         self.shown += 1
         _count(self.events, event)
         service = record.get("service")
@@ -195,15 +217,15 @@ class Audit:
             self.first = when if self.first is None or when < self.first else self.first
             self.last = when if self.last is None or when > self.last else self.last
             if event in READ and host:
-                self._reading(record, event, host, when)
+                self._reading(record, event, place, when)
         scrape = event == "status_scrape"
         if scrape:
             self.readings += 1
         else:
             self._run(record)
         outcomes = [(domain, answer.get("outcome")) for domain, answer in answers]
-        self._timeline(record, event, host, outcomes if scrape else None, answers)
-        self._judged(record, event, host, answers, scrape)
+        self._timeline(record, event, where, outcomes if scrape else None, answers)
+        self._judged(record, event, where, answers, scrape)
         if not scrape:
             self._special(record, event, host)
 
@@ -229,13 +251,14 @@ class Audit:
             self._recent.popitem(last=False)
 
     def _timeline(
-        self, record: Record, event: str, host: str, outcomes: Sequence[object] | None, answers: Answers
+        self, record: Record, event: str, where: tuple[str, str], outcomes: Sequence[object] | None, answers: Answers
     ) -> None:
+        host, place = where
         key: object = None
         if outcomes is not None:
             # Compared, never hashed: any of these may be a list.
             key = (record.get("service"), record.get("mode"), record.get("version"), record.get("chaos"), outcomes)
-            if self._same_status.grow(host, key, record):
+            if self._same_status.grow(place, key, record):
                 return
         cells = [event, host, record.get("service"), record.get("version"), record.get("mode"), record.get("actor")]
         took = number(record.get("duration_s"))
@@ -243,25 +266,26 @@ class Audit:
             record, [*cells, _what(record, answers), None if took is None else figure(took, 1, " s")]
         )
         if outcomes is not None:
-            self._same_status.open(host, key, row)
+            self._same_status.open(place, key, row)
         else:
-            self._same_status.close(host)
+            self._same_status.close(place)
 
-    def _judged(self, record: Record, event: str, host: str, answers: Answers, scrape: bool) -> None:
+    def _judged(self, record: Record, event: str, where: tuple[str, str], answers: Answers, scrape: bool) -> None:
+        host, place = where
         bad = [(domain, answer) for domain, answer in answers if answer.get("outcome") != "allowed"]
         violations = bad if event.endswith("_blocked") else [one for one in bad if one[1].get("outcome") == "denied"]
         if violations:
             key = (event, [domain for domain, _answer in violations])
-            if not (scrape and self._same_violation.grow(host, key, record)):
+            if not (scrape and self._same_violation.grow(place, key, record)):
                 for domain, answer in violations:
                     cells = [event, host, domain, answer.get("outcome"), _reasons(answer), record.get("actor")]
                     row = self.violations.add(record, cells)
                     if scrape:
-                        self._same_violation.open(host, key, row)
+                        self._same_violation.open(place, key, row)
         elif event.endswith("_blocked"):
             self.violations.add(record, [event, host, None, "denied", record.get("reason"), record.get("actor")])
         if not (scrape and violations):
-            self._same_violation.close(host)
+            self._same_violation.close(place)
         if scrape:
             return
         unavailable = [domain for domain, answer in bad if answer.get("outcome") == "unavailable"]
@@ -273,12 +297,12 @@ class Audit:
             cells = [event, host, domain, answer.get("outcome"), _reasons(answer), _figures(answer)]
             self.decisions.add(record, [*cells, answer.get("decision_id"), told, _entry(answer)])
 
-    def _reading(self, record: Record, event: str, host: str, when: float) -> None:
+    def _reading(self, record: Record, event: str, place: str, when: float) -> None:
         if event != "status_scrape" and all(
             number(record.get(name)) is None for name in ("req_per_sec", "error_rate", "p99_latency_ms")
         ):
             return
-        series = self.series.get(host)
+        series = self.series.get(place)
         if series is None:
             if len(self.series) >= MAX_NAMES:
                 return
@@ -287,30 +311,33 @@ class Audit:
                 for other in self.series.values():
                     other.limit = TABLE_POINTS
                     other.shrink(TABLE_POINTS)
-            series = self.series[host] = Series(TABLE_POINTS if many else CHART_POINTS)
+            series = self.series[place] = Series(TABLE_POINTS if many else CHART_POINTS)
         series.add(when, record)
 
-    def _followed(self, record: Record, names: tuple[str, str], when: float, answers: Answers, shown: bool) -> None:
-        """What later records and the charts need, whether this one is shown or not; `names` are event and host."""
-        event, host = names
+    def _followed(
+        self, record: Record, names: tuple[str, str, str], when: float, answers: Answers, shown: bool
+    ) -> None:
+        """What later records and the charts need, whether this one is shown or not; `names` are event, host, place."""
+        event, host, place = names
         if record.get("changed") is not False:
             self.delivery.add((host, _name(record.get("service"))), event, when, record, shown)
-        track = self.tracks.get(host)
+        track = self.tracks.get(place)
         if track is None:
             if not host or len(self.tracks) >= MAX_NAMES:
                 return
-            track = self.tracks[host] = Track()
+            track = self.tracks[place] = Track()
         for domain, answer in answers:
             if domain == "canary":
                 track.judged(when, answer)
         track.happened(when, event, _name(record.get("chaos")), shown and record.get("changed") is not False)
 
-    def _host(self, record: Record, event: str, host: str, shown: bool) -> None:
-        known = self.hosts.get(host)
+    def _host(self, record: Record, event: str, where: tuple[str, str], shown: bool) -> None:
+        host, place = where
+        known = self.hosts.get(place)
         if known is None:
             if not host or len(self.hosts) >= MAX_NAMES:
                 return
-            known = self.hosts[host] = Host()
+            known = self.hosts[place] = Host(host)
         if shown:
             known.records += 1
             known.last_event, known.last_time = event, record.get("timestamp")
@@ -327,7 +354,7 @@ class Audit:
             return
         mode = _name(mode)
         if shown and mode != known.mode and not (known.mode is None and event == "deploy"):
-            cells = [host, known.mode, mode, event, record.get("version"), record.get("actor"), record.get("reason")]
+            cells = [place, known.mode, mode, event, record.get("version"), record.get("actor"), record.get("reason")]
             self.modes.add(record, cells)
         known.mode = mode
 
