@@ -59,7 +59,7 @@ class FetchError(Exception):
         self.said = said or detail
 
 
-class NotOursError(Exception):
+class NotOursError(OSError):
     """Somebody else has the socket or the port; the message says who and what to do."""
 
 

@@ -13,18 +13,24 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
+import stat
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, BinaryIO, Dict, Iterator, Optional, cast
 
 from . import files
-from .files import read_bytes, sync_folder, write_atomic
+from .files import sync_folder, write_atomic
 
 FILE_NAME = "lock.json"
 WORK_NAME = ".working"
 # Longer than a module drains by default; one that drains longer makes the next run say so and end.
 WORK_SECONDS = 60.0
 ATTEMPTS = 20
+# Of a lock file; ours have a few hundred bytes.
+LARGEST = 65536
+# Stands for the run that holds a lock which names none, so that it can be broken like any other.
+UNREADABLE = "unreadable"
 Holder = Dict[str, Any]
 
 
@@ -39,7 +45,7 @@ def working(stack_dir: Path, run_id: Optional[str] = None, seconds: float = WORK
     With ``run_id`` the lock file must be that run's: a run whose lock was broken changes nothing any more.
     """
     deadline = time.monotonic() + seconds
-    with (stack_dir / WORK_NAME).open("ab") as stream:
+    with _work_file(stack_dir / WORK_NAME) as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,20 +64,47 @@ def working(stack_dir: Path, run_id: Optional[str] = None, seconds: float = WORK
         yield
 
 
+def _work_file(path: Path) -> BinaryIO:
+    """The file of the kernel lock, for nobody else to open: whoever can may hold it for ever."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    stream = os.fdopen(descriptor, "r+b", buffering=0)
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o600)
+    return cast(BinaryIO, stream)
+
+
 def holder(stack_dir: Path) -> Optional[Holder]:
-    """Who holds the lock, or None. A file that cannot be read is held by somebody unknown."""
-    data = read_bytes(stack_dir / FILE_NAME)
-    if data is None:
+    """Who holds the lock, or None. What is no lock of ours is held by somebody unknown, run UNREADABLE."""
+    return _holder_in(stack_dir / FILE_NAME)
+
+
+def _holder_in(path: Path) -> Optional[Holder]:
+    """Who holds the lock file at ``path``. Whatever lies there, this neither waits nor reads without end."""
+    try:
+        # Not held up by a FIFO, and not led elsewhere by a link.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        return _unreadable(f"it cannot be read: {error.strerror}")
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return _unreadable("it is no file")
+        data = os.read(descriptor, LARGEST)
+    finally:
+        os.close(descriptor)
     try:
         found = json.loads(data)
-    except ValueError:
-        found = None
-    return (
-        found
-        if isinstance(found, dict)
-        else {"run_id": None, "actor": "unknown", "since": "unknown", "action": "unknown"}
-    )
+    except (ValueError, RecursionError):
+        return _unreadable("it is not JSON")
+    if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
+        return _unreadable("it names no run")
+    return found
+
+
+def _unreadable(why: str) -> Holder:
+    words = f"an operation that nobody knows, since {FILE_NAME} is no lock of a run ({why})"
+    return {"run_id": UNREADABLE, "actor": "somebody unknown", "since": "an unknown time", "action": words}
 
 
 def acquire(stack_dir: Path, claim: Holder, instead_of: Optional[str] = None) -> Optional[Holder]:
@@ -114,10 +147,13 @@ def _bury(stack_dir: Path, run_id: str, dead: str) -> None:
     path, grave = stack_dir / FILE_NAME, stack_dir / f".{FILE_NAME}.broken.{run_id}"
     with contextlib.suppress(FileNotFoundError):
         path.rename(grave)
-        if json.loads(grave.read_bytes() or b"{}").get("run_id") != dead:
+        if (_holder_in(grave) or {}).get("run_id") != dead:
             with contextlib.suppress(FileExistsError):
                 os.link(grave, path)
-        grave.unlink()
+        if grave.is_dir() and not grave.is_symlink():
+            shutil.rmtree(grave)
+        else:
+            grave.unlink()
 
 
 def sweep(stack_dir: Path) -> None:

@@ -1,6 +1,6 @@
 """supervisord as the process runtime's parent: started when it is not there, spoken to by XML-RPC.
 
-The socket is a file of ours with mode 0700, so nothing listens on the network.
+The socket is a file of ours in a folder that nobody else enters, which is made sure of before every connection.
 XML-RPC API: http://supervisord.org/api.html
 """
 
@@ -11,7 +11,6 @@ import hashlib
 import http.client
 import os
 import signal
-import socket
 import sys
 import time
 import xmlrpc.client
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from .command import run
+from .files import keep_private
+from .http import connect_unix
 
 MARK = "SWIFTDEPLOY_STACK"
 LONGEST_SOCKET_PATH = 80
@@ -35,9 +36,9 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Whoever could make a folder or a socket of this name would be told what to run, and believed.
+        self.sock = connect_unix(Path(self._path), time.monotonic() + float(self.timeout or 0))
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class _UnixTransport(xmlrpc.client.Transport):
@@ -103,9 +104,11 @@ class Supervisor:
 
     def _make_socket_folder(self) -> None:
         folder = self.socket.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid() or folder.is_symlink():
-            raise SupervisorError(f"{folder} belongs to somebody else; remove it, it is where supervisord listens")
+        try:
+            keep_private(folder)
+        except OSError as error:
+            words = f"{folder} is not this user's own ({error.strerror}); remove it, it is where supervisord listens"
+            raise SupervisorError(words) from error
 
     def info(self) -> Dict[str, Dict[str, Any]]:
         """Program name to {"state", "pid", "spawnerr", ...}; empty when supervisord is not there."""

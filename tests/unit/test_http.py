@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from swiftdeploy_target import http
+from swiftdeploy_target import http, supervisor
 from swiftdeploy_target.http import FetchError, fetch, gunzip, try_get, unix_url
 
 NOBODY = 65534
@@ -249,3 +249,30 @@ def test_a_page_of_a_million_members_is_no_answer(private: Path) -> None:
     answer = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     with serving(unix_listener(private / "a.sock"), answer):
         assert problem(unix_url(private / "a.sock")).cause == "bad_answer"
+
+
+# --- supervisord ----------------------------------------------------------------------------------
+
+
+@as_root
+def test_a_strangers_supervisord_is_not_believed(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep stacks have their socket in a folder below /tmp, whose name anybody can work out."""
+    place = private.parent.parent / "swiftdeploy-0-abc"
+    monkeypatch.setattr(supervisor, "socket_path", lambda _folder: place / "supervisor.sock")
+    os.chown(private.parent.parent, NOBODY, NOBODY)
+
+    def listen() -> socket.socket:
+        place.mkdir(mode=0o700)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(place / "supervisor.sock"))
+        listener.listen()
+        return listener
+
+    with stranger(listen):
+        here = supervisor.Supervisor(private, timeout=5)
+        assert not here.answers()
+        assert here.info() == {}
+        with pytest.raises(supervisor.SupervisorError, match=f"belongs to user {NOBODY}"):
+            here.load("nginx")
+        with pytest.raises(supervisor.SupervisorError, match="is not this user's own"):
+            here.start()

