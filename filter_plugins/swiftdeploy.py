@@ -170,6 +170,7 @@ class FilterModule:
             "sd_loaded_path": policies.loaded_path,
             "sd_opa_survey": starting.opa_survey,
             "sd_as_listed": starting.as_listed,
+            "sd_folders": starting.folders_of,
             "sd_below": sd_below,
             "sd_program_files": starting.program_files,
             "sd_slot_files": starting.slot_files,

@@ -74,7 +74,8 @@ from typing import Any, Dict, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import certificate
-from ansible.module_utils.swiftdeploy_target.command import run
+from ansible.module_utils.swiftdeploy_target.command import placed, run
+from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.runtime import refused_ports_alone
 
 NOT_FOUND = 127
@@ -90,11 +91,11 @@ def judge(check: Dict[str, Any], folder: Path) -> Tuple[str, str]:
     for entry in check["files"]:
         target = folder / entry["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(entry["content"])
+        target.write_text(entry["content"], encoding="utf-8")
     stack = check["stack"] or {}
     if stack.get("tls") and stack["tls"]["digest"]:
         certificate.place(folder, stack["tls"], certificate.owner_of(stack))
-    done = run([word.replace("%s", str(folder)) for word in check["argv"]], timeout=120.0)
+    done = run(placed(check["argv"], folder), timeout=120.0)
     if done.status == NOT_FOUND:
         return "unknown", f"{check['name']}: not checked, {check['argv'][0]} is not on this host yet"
     if done.ok or (check["foreign_ports"] and refused_ports_alone(done.err)):
@@ -104,6 +105,7 @@ def judge(check: Dict[str, Any], folder: Path) -> Tuple[str, str]:
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     module = AnsibleModule(
         argument_spec={
             "checks": {

@@ -95,8 +95,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.command import run
-from ansible.module_utils.swiftdeploy_target.files import change, fault
+from ansible.module_utils.swiftdeploy_target.command import placed, run
+from ansible.module_utils.swiftdeploy_target.files import change, fault, plain_umask
 
 
 def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
@@ -108,8 +108,8 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
         for entry in files:
             target = staged / entry["path"]
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(entry["content"])
-        done = run([word.replace("%s", str(staged)) for word in arguments], timeout=120.0)
+            target.write_text(entry["content"], encoding="utf-8")
+        done = run(placed(arguments, staged), timeout=120.0)
         return "" if done.ok else done.text.replace(str(staged), "") or f"status {done.status}"
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -117,6 +117,7 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},

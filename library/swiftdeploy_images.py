@@ -184,6 +184,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.images import (
     ROLES,
     Engine,
@@ -257,6 +258,7 @@ def refused(images: Dict[str, Any]) -> List[str]:
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     module = AnsibleModule(
         argument_spec={
             "images": {"type": "dict", "required": True},

@@ -123,6 +123,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
 from ansible.module_utils.swiftdeploy_target.opa_binary import RELEASES, Wanted, find, obtain
 from ansible.module_utils.swiftdeploy_target.opa_program import own_platform
@@ -130,6 +131,7 @@ from ansible.module_utils.swiftdeploy_target.opa_program import own_platform
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},

@@ -84,6 +84,7 @@ envs:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
 from ansible.module_utils.swiftdeploy_target.python_env import build, env_of, look, use
 
@@ -99,6 +100,7 @@ ENV_SPEC = {
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     module = AnsibleModule(
         argument_spec={
             "base": {"type": "path", "required": True},

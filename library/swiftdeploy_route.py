@@ -235,7 +235,16 @@ from ansible.module_utils.swiftdeploy_target import (
     secret_values,
     state,
 )
-from ansible.module_utils.swiftdeploy_target.files import difference, differences, fault, install, outdated, read_bytes
+from ansible.module_utils.swiftdeploy_target.files import (
+    difference,
+    differences,
+    fault,
+    install,
+    open_folder,
+    outdated,
+    plain_umask,
+    read_bytes,
+)
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 from ansible.module_utils.swiftdeploy_target.settle import Settle
 
@@ -391,7 +400,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
     """
     options = params["stack"]
     stack_dir = folder.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    open_folder(folder)
     own_files(folder, options)
     before = state.load(stack_dir, options["service"])
     # Before anything moves: what an earlier run did is its own, what this one does is written down below.
@@ -453,6 +462,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

@@ -136,7 +136,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import health, lock, routing, secret_values, state
-from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated
+from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated, plain_umask
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 
 
@@ -227,6 +227,7 @@ def forget(options: Dict[str, Any], slot: str) -> None:
 
 def main() -> None:
     """Entry point of the module."""
+    plain_umask()
     file_options = {
         "path": {"type": "str", "required": True},
         "content": {"type": "str", "required": True},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import Dict, List, NamedTuple, Optional
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 
 class Finished(NamedTuple):
@@ -25,13 +26,26 @@ class Finished(NamedTuple):
         return (self.err.strip() + "\n" + self.out.strip()).strip()
 
 
+def placed(arguments: Sequence[str], folder: Path) -> List[str]:
+    """``arguments`` with ``folder`` for each %s, but as it is in the program's own path."""
+    return [*arguments[:1], *(word.replace("%s", str(folder)) for word in arguments[1:])]
+
+
 def run(
-    arguments: List[str], timeout: float = 30.0, more: Optional[Dict[str, str]] = None, given: str = ""
+    arguments: List[str],
+    timeout: float = 30.0,
+    more: Optional[Dict[str, str]] = None,
+    given: str = "",
+    folder: Optional[str] = None,
 ) -> Finished:
-    """Run ``arguments`` with ``more`` in its environment and ``given`` to read. A program that fails raises nothing."""
+    """Run ``arguments`` with ``more`` in its environment and ``given`` to read, in ``folder``.
+
+    A program that fails raises nothing.
+    """
     try:
         done = subprocess.run(
             arguments,
+            cwd=folder,
             env={**os.environ, **(more or {})},
             input=given,
             capture_output=True,

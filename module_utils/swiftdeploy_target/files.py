@@ -66,6 +66,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def plain_umask() -> None:
+    """What is written from now on may be read by all, unless it is given another mode.
+
+    Containers read it as users of their own; the umask of whoever runs this must not keep them from it.
+    """
+    os.umask(0o022)
+
+
+def open_folder(folder: Path) -> None:
+    """Make ``folder``, or mend its mode, so that a container's user can read what is in it. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bits = mode_of(folder) or 0
+    if bits & 0o555 != 0o555:
+        folder.chmod(bits | 0o555)
+
+
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put ``data`` at ``path`` with ``mode``. Raises OSError; the old file is then untouched."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from .command import Finished, run
+from .command import Finished, placed, run
 from .opa import UnavailableError, check_domains, classify, finite, unavailable
 
 # Also where OPA's container has to be started for it.
@@ -38,7 +38,7 @@ def evaluate(argv: List[str], files: List[Dict[str, str]], domain: str, question
             target = folder / entry["path"]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(entry["content"], encoding="utf-8")
-        words = [word.replace("%s", str(folder)) for word in argv]
+        words = placed(argv, folder)
         decision = classify(domain, 200, _answer(words, domain, asked))
     except UnavailableError as problem:
         decision = unavailable("", problem)

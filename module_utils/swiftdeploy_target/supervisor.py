@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import http.client
 import os
+import re
+import shlex
 import signal
 import sys
 import time
@@ -24,6 +26,8 @@ from .http import connect_unix
 MARK = "SWIFTDEPLOY_STACK"
 LONGEST_SOCKET_PATH = 80
 TAIL_BYTES = 65536
+# As in supervisord.conf.j2.
+PLAIN_PATH = r"[A-Za-z0-9_/.@:,+=-]+"
 
 
 class SupervisorError(Exception):
@@ -54,11 +58,12 @@ class _UnixTransport(xmlrpc.client.Transport):
 def socket_path(folder: Path) -> Path:
     """Where the supervisord of the stack in ``folder`` listens.
 
-    The kernel takes 107 bytes for the path of a socket, and supervisord binds a longer name first. A folder
-    that lies too deep has its socket in a folder of this user's own below /tmp.
+    The kernel takes 107 bytes for the path of a socket, and supervisord binds a longer name first. A folder that lies
+    too deep, or whose name its configuration could take for something else, has its socket in a folder of this user's
+    own below /tmp.
     """
     near = folder / "run" / "supervisor.sock"
-    if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH:
+    if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH and re.fullmatch(PLAIN_PATH, str(near)):
         return near
     name = f"swiftdeploy-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     return Path("/tmp") / name / "supervisor.sock"  # noqa: S108
@@ -90,8 +95,14 @@ class Supervisor:
         stop_orphans(self.folder)
         self._make_socket_folder()
         # Programs are started by the interpreter that runs this: one that is known to work here.
-        more = {"SWIFTDEPLOY_PYTHON": sys.executable, MARK: str(self.folder)}
-        done = run([self.program, "-c", str(self.folder / "supervisord.conf")], timeout=seconds, more=more)
+        # supervisord takes its path for words of a command.
+        more = {"SWIFTDEPLOY_PYTHON": shlex.quote(sys.executable), MARK: str(self.folder)}
+        words = [self.program, "-c", str(self.folder / "supervisord.conf")]
+        # Its first line cannot name a Python whose path is long or odd.
+        python = Path(self.program).with_name("python")
+        words = [str(python), *words] if python.is_absolute() and python.exists() else words
+        # Paths that could be read as something else are relative in its configuration.
+        done = run(words, timeout=seconds, more=more, folder=str(self.folder))
         deadline = time.monotonic() + seconds
         while done.ok and time.monotonic() < deadline:
             if self.answers():

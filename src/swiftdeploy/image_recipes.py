@@ -75,7 +75,8 @@ def content_hash(pieces: Iterable[tuple[str, bytes]]) -> str:
 def service_inputs(folder: Path) -> str:
     """Hash of a service folder: names, permission to execute, bytes."""
     return content_hash(
-        (f"{path.relative_to(folder)} {path.stat().st_mode & 0o111:o}", path.read_bytes())
+        # As in the image, whatever the umask under which it was checked out.
+        (f"{path.relative_to(folder)} {111 if path.stat().st_mode & 0o100 else 0}", path.read_bytes())
         for path in service_files(folder)
     )
 

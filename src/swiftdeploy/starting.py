@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from swiftdeploy_target.files import sha256
@@ -15,7 +15,7 @@ from .release import environment_of
 File = dict[str, str]
 
 # Where OPA's files are below the stack's folder, in both runtimes; what OPA itself writes is below opa/decisions/log.
-OPA_FILES = ("opa/*", "opa/decisions/*", "opa/policies/**/*", "programs/opa.json", "*.py", "supervisord.conf")
+OPA_FILES = ("opa", "opa/*", "opa/decisions/*", "opa/policies/**/*", "programs/opa.json", "*.py", "supervisord.conf")
 KEPT_FOLDERS = ("*/.keep", "slots/opa/.keep")
 
 
@@ -67,6 +67,12 @@ def slot_files(
         "env": environment_of(spec, "127.0.0.1", plan["release"]["port"], folders),
     }
     return {"files": _around(slot, supervisord), "secret_files": [_described(slot, wanted, folder)]}
+
+
+def folders_of(files: Sequence[File]) -> list[File]:
+    """The folders of ``files``, as {"path", "mode"}: open to all, as containers read them as users of their own."""
+    found = {str(above) for entry in files for above in PurePosixPath(entry["path"]).parents if above.name}
+    return [{"path": path, "mode": "0755"} for path in sorted(found)]
 
 
 def opa_survey(bundle: Sequence[File]) -> dict[str, Any]:
