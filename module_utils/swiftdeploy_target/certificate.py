@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .files import sha256, write_atomic
+from .runtime import NGINX_USER
 
 FOLDER = "tls"
 MAX_BYTES = 1024 * 1024
-_BEGIN = "-----BEGIN "
+# How OpenSSL says that a key is another one, and that it is of another kind.
+NOT_A_PAIR = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
 _SHOWN = "%Y-%m-%d %H:%M UTC"
@@ -65,10 +67,12 @@ def read(paths: Dict[str, Any]) -> Pair:
 def _content(what: str, path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CertificateError(f"{what} is no regular file on this host: name the PEM file itself.")
-            content = stream.read(MAX_BYTES + 1)
+            content = os.read(descriptor, MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         raise CertificateError(
             f"{what} is not there: put the file on this host, or take nginx.tls out of the manifest."
@@ -109,7 +113,7 @@ def _against_certificate(what: str, content: bytes) -> List[str]:
 
 def _against_key(what: str, content: bytes) -> List[str]:
     text = content.decode("latin-1")
-    if _BEGIN + "ENCRYPTED PRIVATE KEY" in text or "Proc-Type: 4,ENCRYPTED" in text:
+    if "-----BEGIN ENCRYPTED PRIVATE KEY" in text or "Proc-Type: 4,ENCRYPTED" in text:
         return [f"{what} is encrypted, and nobody is there to type its passphrase: store it without one."]
     if _PRIVATE_KEY.search(text):
         return []
@@ -124,7 +128,7 @@ def _against_both(paths: Dict[str, Any]) -> List[str]:
         # A passphrase, so that OpenSSL never asks the terminal for one.
         context.load_cert_chain(paths["certificate"], paths["key"], password="")
     except (ssl.SSLError, OSError, ValueError) as error:
-        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+        if getattr(error, "reason", None) in NOT_A_PAIR:
             return [
                 f"nginx.tls: {paths['key']} is not the key of {paths['certificate']} (whose first certificate must be "
                 "the server's own): name the two that belong together."
@@ -239,5 +243,5 @@ def owner_of(options: Dict[str, Any]) -> Optional[Tuple[int, int]]:
     """User and group that nginx reads files as; None where it is whoever runs the stack."""
     if options["runtime"] != "docker" or os.geteuid() != 0:
         return None
-    user, _colon, group = str(options["nginx_user"]).partition(":")
+    user, _colon, group = str(options.get("nginx_user") or NGINX_USER).partition(":")
     return int(user), int(group)

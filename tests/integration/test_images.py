@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import http.server
@@ -271,14 +272,20 @@ def registry_contents(name: str, tag: str) -> dict[str, tuple[str, bytes]]:
 
 
 @contextmanager
-def registry(name: str, tag: str) -> Iterator[str]:
-    """A registry on loopback, which docker trusts without TLS: its host and port."""
+def registry(name: str, tag: str, auth: str = "") -> Iterator[str]:
+    """A registry on loopback, which docker trusts without TLS: its host and port. With ``auth`` it lets one user in."""
     contents = registry_contents(name, tag)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if auth and self.headers.get("Authorization") != f"Basic {auth}":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="shop"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             kind, body = contents.get(self.path, ("application/json", b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'))
             self.send_response(200 if self.path in contents else 404)
             self.send_header("Content-Type", kind)
@@ -320,6 +327,22 @@ def test_what_a_registry_has_is_pulled_and_then_left_alone(role: Role) -> None:
     again = role.run(images_service=wanted)
     assert again["changed"] is False
     assert again["images"]["service"]["source"] == "present"
+
+
+def test_a_folder_of_the_host_with_credentials_opens_a_registry(role: Role, tmp_path: Path) -> None:
+    auth = base64.b64encode(b"tests:a-password").decode()
+    with registry(f"{PREFIX}-closed", "1.0", auth) as address:
+        wanted = f"{address}/{PREFIX}-closed:1.0"
+        refused = role.run(images_service=wanted)
+        assert refused["failed"] is True
+        assert "no basic auth credentials" in refused["msg"]
+        folder = tmp_path / "docker"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
+        pulled = role.run(images_service=wanted, images_docker_config=str(folder))["images"]["service"]
+    assert pulled["source"] == "pulled"
+    # Taken away again it is needed no more.
+    assert role.run(images_service=wanted)["changed"] is False
 
 
 @pytest.mark.parametrize("words", [(), ("--check",)], ids=["real", "check"])
