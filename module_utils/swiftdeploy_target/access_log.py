@@ -26,6 +26,7 @@ nginx does not write are taken for absent.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -179,6 +180,7 @@ def _amount(value: Any) -> Optional[float]:
     return _number(int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value)
 
 
+@functools.lru_cache(maxsize=4096)
 def route(method: str, path: str) -> str:
     """A request's route in a form that many requests share: the method, and the path with its numbers and ids as *.
 
