@@ -193,7 +193,7 @@ class ActionModule(ActionBase):
         asked = self._module(
             "swiftdeploy_opa",
             {
-                "url": f"http://127.0.0.1:{manifest['opa']['port']}",
+                "url": options["opa_url"],
                 "timeout": manifest["opa"]["timeout"],
                 "queries": [
                     {
