@@ -7,6 +7,13 @@ ARGS ?=
 # Kept on disk once compiled: without that every playbook compiles Ansible anew, a tenth of a no-op deploy.
 unexport PYTHONDONTWRITEBYTECODE
 
+# .venv is to be made of what this repository names, whatever pip and Python are told elsewhere.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS
+unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSTARTUP PYTHONWARNINGS PYTHONSAFEPATH VIRTUAL_ENV
+# Ansible refuses to start without UTF-8.
+export LC_ALL := C.UTF-8
+
 .PHONY: pictures deploy test lint unit integration molecule versions soak fuzz bench setup setup-test clean help
 
 help: ## Show this

@@ -65,6 +65,11 @@ seconds:
   returned: success
   type: float
   sample: 1.2
+ended:
+  description: Whether the program keeps ending by itself, rather than running without an answer.
+  returned: failure
+  type: bool
+  sample: true
 """
 
 from pathlib import Path
@@ -109,7 +114,8 @@ def main() -> None:
     if not result["ok"]:
         words = complaint(runtime, params["program"], result, params["lines"])
         stack_dir = Path(params["stack"]["stack_dir"])
-        module.fail_json(msg=secret_values.masked(stack_dir, words), seconds=result["seconds"])
+        said = secret_values.masked(stack_dir, words)
+        module.fail_json(msg=said, seconds=result["seconds"], ended=result["ended"])
     module.exit_json(changed=False, seconds=result["seconds"])
 
 

@@ -158,7 +158,9 @@ def await_program(
     url: Optional[str] = None,
     proof: Optional[Dict[str, str]] = None,
 ) -> Dict[str, Any]:
-    """Ask until the answer is a healthy one: {"ok", "seconds", "why"}. Gives up early when the program keeps ending.
+    """Ask until the answer is a healthy one: {"ok", "seconds", "why", "ended": whether it keeps ending by itself}.
+
+    Gives up early on a program that keeps ending.
 
     ``health``: as above; ``url`` is asked, with the headers of ``proof``, instead of a slot's health path. Times in
     seconds.
@@ -174,14 +176,15 @@ def await_program(
             answer, why = try_get(asked, min(float(health["timeout"]), left), given)
         now = time.monotonic()
         if answer is not None and accepted(answer.status, health):
-            return {"ok": True, "seconds": round(now - started, 3), "why": ""}
+            return {"ok": True, "seconds": round(now - started, 3), "why": "", "ended": False}
         if runtime.running().get(program):
             last_seen = now
         if now - last_seen > GONE_SECONDS:
-            return {"ok": False, "seconds": round(now - started, 3), "why": "it keeps ending by itself"}
+            return {"ok": False, "seconds": round(now - started, 3), "why": "it keeps ending by itself", "ended": True}
         if now - started > timeout:
             words = why if answer is None else told(answer, health, runtime.folder)
-            return {"ok": False, "seconds": round(now - started, 3), "why": words}
+            ended = not runtime.alive().get(program)
+            return {"ok": False, "seconds": round(now - started, 3), "why": words, "ended": ended}
         # Quick at first, so that a fast start is seen at once; then at the pace that was asked for.
         time.sleep(min(pause, interval))
         pause *= 1.3

@@ -80,6 +80,22 @@ def test_without_a_decision_deploy_goes_on_and_promote_stops(
     assert workspace.get().json()["mode"] == "stable"
 
 
+def test_no_gate_is_lost_by_an_engine_that_cannot_be_started(
+    make_workspace: Callable[[str], Workspace], tmp_path: Path
+) -> None:
+    workspace = make_workspace("process")
+    program = tmp_path / "opa"
+    program.write_text('#!/bin/sh\n[ "$1" = check ] && exit 0\necho "open opa/policies: permission denied"\nexit 1\n')
+    program.chmod(0o755)
+    workspace.extra["opa_program"] = str(program)
+    # opa.failure_policy.deploy is ignore, which is about an engine that gives no answer.
+    refused = workspace.play("deploy").failed()
+    assert "the policy engine cannot be started" in refused.out
+    assert "open opa/policies: permission denied" in refused.out
+    assert "started v1.0.0" not in refused.out
+    assert workspace.last("deploy_failed")["reason"].startswith("the policy engine cannot be started")
+
+
 def test_the_failure_policies_the_other_way_round(make_workspace: Callable[[str], Workspace], tmp_path: Path) -> None:
     workspace = make_workspace("process")
     turned = "  failure_policy: {deploy: fail, promote: ignore}"

@@ -87,7 +87,10 @@ def newcomer() -> Iterator[Newcomer]:
 
 
 def test_two_commands_and_the_walk(newcomer: Newcomer) -> None:
-    first = newcomer.ok("make deploy")
+    # What pip, Python and the terminal are told elsewhere is not for .venv.
+    elsewhere = f"PIP_USER=1 PIP_TARGET={newcomer.home}/elsewhere PYTHONPATH=/nowhere PYTHONWARNINGS=error LC_ALL=C"
+    first = newcomer.ok(f"{elsewhere} make deploy")
+    assert not (newcomer.home / "elsewhere").exists()
     url = f"http://localhost:{newcomer.port}/"
     assert "process runtime (no Docker engine answers" in first
     assert re.search(r"Deployment successful  localhost  v1\.0\.0 \(stable\)  [\d.]+ (s|min)", first)
