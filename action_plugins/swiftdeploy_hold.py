@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 try:
@@ -34,6 +35,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Seconds before each try to reach a host again whose connection was lost while its canary had traffic.
+TRIES = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
 class HoldError(Exception):
     """The weight cannot be held any longer; the message says why."""
 
@@ -58,6 +63,13 @@ class ActionModule(ActionBase):
             reason = "" if outcome == "advance" else self._reason(found)
         except HoldError as error:
             outcome, reason = "unhealthy", str(error)
+        except AnsibleConnectionFailure as error:
+            weight = self._given["place"]["weight"]
+            outcome, reason = (
+                "unhealthy",
+                f"the connection to the host was lost while the canary had {weight} %: {error}",
+            )
+            self._connect_anew()
         decided = time.monotonic()
         result = {**found, "outcome": outcome, "held_s": round(decided - began, 3), "changed": False}
         if outcome == "advance":
@@ -66,13 +78,38 @@ class ActionModule(ActionBase):
         leaves = "died" if outcome == "unhealthy" and self._died else "replaced"
         if outcome == "back" and found["policy"]["canary"]["outcome"] == "denied":
             leaves = "denied"
-        back = self._module(
-            "swiftdeploy_route", {"stack": self._given["stack"], **self._given["back"], "leaves": leaves}
-        )
+        try:
+            back = self._take_back(leaves)
+        except AnsibleConnectionFailure as error:
+            words = (
+                f"{reason}\nand the host cannot be reached to take the traffic back ({error}): the canary keeps its "
+                f"{self._given['place']['weight']} %, and nobody watches it\n"
+                "next: ansible-playbook rollback.yml as soon as the host answers; it gives the live release all "
+                "traffic at once and stops the canary. A promotion goes on with it only where -e resume=true says so"
+            )
+            return {**result, "unreachable": True, "msg": words}
         result.update(changed=True, failed=True, back_s=round(time.monotonic() - decided, 3), msg=reason)
         if back.get("failed"):
             result["msg"] += f"\nand the traffic could not be taken back: {back.get('msg')}"
         return result
+
+    def _take_back(self, leaves: str) -> dict[str, Any]:
+        """Give the live release all traffic. Raises AnsibleConnectionFailure where the host is not to be reached."""
+        arguments = {"stack": self._given["stack"], **self._given["back"], "leaves": leaves}
+        for number, pause in enumerate(TRIES):
+            time.sleep(pause)
+            try:
+                return self._module("swiftdeploy_route", arguments)
+            except AnsibleConnectionFailure:
+                if number == len(TRIES) - 1:
+                    raise
+                self._connect_anew()
+        raise AssertionError("there is no try")
+
+    def _connect_anew(self) -> None:
+        """Let go of a connection that is dead, so that the next task opens another."""
+        with contextlib.suppress(Exception):
+            self._connection.reset()
 
     def _hold(self, began: float, found: dict[str, Any]) -> str:
         window, deadline = self._given["window_seconds"], self._given["deadline_seconds"]

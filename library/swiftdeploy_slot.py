@@ -200,6 +200,10 @@ def start(
         if params["fresh"]:
             words += take_away(runtime, options, slot)
         raise NotStartedError(words) from error
+    present = present_state(options)
+    if present["slots"][slot] is not None:
+        lives = {**present["slots"][slot], "life": runtime.life(slot)}
+        state.save(stack_dir, {**present, "slots": {**present["slots"], slot: lives}})
     return {
         "start_s": round(started - began, 3),
         "healthy_s": round(time.monotonic() - started, 3),

@@ -123,12 +123,19 @@ def take_back(observed: Dict[str, Any], stack_dir: Path) -> bool:
     return True
 
 
+def _restarts(runtime: Runtime, slot: str, release: Optional[Dict[str, Any]], counted: Dict[str, int]) -> int:
+    """How often a release was started again by itself, as far as that is known; 1 where it was and nobody counts."""
+    if slot in counted or not release or not release.get("life"):
+        return counted.get(slot, 0)
+    return int(runtime.life(slot) not in (None, release["life"]))
+
+
 def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[str, Any]:
     """The stack as it is. Reads only.
 
     ``options``: {"service", "base_url", "health": how a slot without a release of its own is asked}. Answers {"state",
     "live", "free", "serving": nginx's own words or None, "running": {program: bool}, "slots": {slot: {"running",
-    "healthy", "problem", "address", "upstream_host", "upstream", "port", "release"}}, "proxy",
+    "healthy", "problem", "address", "upstream_host", "upstream", "port", "restarts", "release"}}, "proxy",
     "images": {program: id}, "superseded", "proxy_log", "secrets": {release: names whose values are kept here},
     "stack_dir"}.
     Raises StateError.
@@ -139,6 +146,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
         serving = None
     current = state.reconcile(remembered, serving)
     running = runtime.running()
+    restarts = runtime.restarts()
     slots: Dict[str, Any] = {}
     for slot in state.SLOTS:
         runs = running.get(slot, False)
@@ -153,6 +161,7 @@ def observe(runtime: Runtime, stack_dir: Path, options: Dict[str, Any]) -> Dict[
             "upstream_host": runtime.upstream_host(slot),
             "upstream": runtime.upstream(slot),
             "port": runtime.ports[slot],
+            "restarts": _restarts(runtime, slot, current["slots"][slot], restarts),
             "release": current["slots"][slot],
         }
     return {

@@ -15,7 +15,8 @@ Shape (schema 1)::
 
     RELEASE = {"id", "version", "image", "mode", "spec", "spec_hash", "slot", "time", "outcome",
                "port",                        # where it listens: in its container, or on loopback
-               "proxy"}                       # the keys of the manifest's nginx that were its own
+               "proxy",                       # the keys of the manifest's nginx that were its own
+               "life"}                        # of its process, which another start would change
 
 ``spec`` is all that is needed to start the release again, with the question for its health and the names of its
 metrics; it holds no secret values. Records of older versions are without ``port``, ``proxy`` and ``spec.metrics``.
@@ -123,6 +124,10 @@ def commit(state: State, release: Release, runtime: str, leaves: str = "replaced
     "died", which keep it from ever being called good again; with ``reject_it`` from coming back unasked too.
     """
     live = {**release, "outcome": "live"}
+    present = state["slots"].get(release["slot"])
+    if present is not None and present["id"] == live["id"] and present.get("life"):
+        # The host knows better than whoever planned the switch.
+        live["life"] = present["life"]
     slots = {**state["slots"], release["slot"]: live}
     left = state["slots"].get(state["live"]) if state["live"] else None
     kept = [

@@ -211,7 +211,9 @@ def text(event: Mapping[str, Any]) -> str:
         )
         if word
     )
-    words = [title(str(event.get("event"))), release, f"on {event.get('host')}", f"by {event.get('actor')}"]
+    name = str(event.get("event"))
+    done = f"Nothing to change: {name}" if event.get("changed") is False else title(name)
+    words = [done, release, f"on {event.get('host')}", f"by {event.get('actor')}"]
     line = "  ".join(word for word in words if word)
     reason = str(event.get("reason") or "").strip()
     if len(reason) > REASON_LENGTH:

@@ -262,6 +262,7 @@ def _slot(name: str, observed: Mapping[str, Any], figures: Mapping[str, Any]) ->
         "version": release.get("version"),
         "release": release.get("id"),
         "weight": (observed.get("serving") or {}).get("weights", {}).get(name, 0),
+        "restarts": slot.get("restarts", 0),
         **{key: figures.get(key) for key in SLOT_FIGURES},
         "detail": figures.get("detail") if state != "stopped" else None,
     }
@@ -309,6 +310,9 @@ def _broken(shown: View, seen: Mapping[str, Any], limit: str) -> Iterable[Proble
             yield _problem("bad", f"{name} is down", back, "goes back")
         elif slot["state"] == "unhealthy":
             yield _problem("bad", f"{name} is unhealthy: {slot['problem']}", back, "goes back")
+        if slot["restarts"] and slot["state"] != "stopped":
+            times = "" if slot["restarts"] == 1 else f" {slot['restarts']} times"
+            yield _problem("bad", f"{name} ended by itself and was started again{times}", back, "goes back")
     if observed["live"] and observed.get("serving") is None:
         words = f"nginx does not answer at {seen['options']['base_url']}"
         yield _problem("bad", words, again, "starts it again")

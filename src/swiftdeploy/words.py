@@ -50,6 +50,7 @@ def outcome(plan: Mapping[str, Any], operation: str, host: str, *, check: bool) 
             "version": release["version"],
             "mode": release["mode"],
             "changed": changed,
+            **({} if changed else {"reason": "nothing changed"}),
             # Seconds of each part of the switch; nothing to tell where none was made.
             **({"timings": dict(plan["timings"])} if changed and plan.get("timings") else {}),
         },

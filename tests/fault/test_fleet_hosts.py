@@ -74,6 +74,22 @@ def test_a_host_whose_disk_is_full(fleet: Fleet) -> None:
     assert fleet.record("deploy_run", "*")["hosts"] == {"changed": ["web1"], "unchanged": ["web2"]}
 
 
+def test_a_connection_that_is_lost_in_a_canarys_step(fleet: Fleet) -> None:
+    host = fleet.hosts["web1"]
+    before = fleet.serves(host)
+    fleet.manifest("3.1.0", canary="  steps: [50]\n  deadline_seconds: 60")
+    path = fleet.workspace.folder / "manifest.yaml"
+    path.write_text(path.read_text().replace("window_seconds: 2", "window_seconds: 60"))
+    begun = fleet.begin("promote", "-e", "mode=canary", "--limit", "web1").until("50 % of the traffic")
+    begun.until("canary step 1/1")
+    host.shell("pkill -KILL -f '^sshd: deploy'")
+    ran = begun.end().failed()
+    assert "the connection to the host was lost while the canary had 50 %" in ran.out
+    assert "has all traffic again" in ran.out
+    assert {fleet.serves(host) for _number in range(8)} == {before}
+    assert fleet.record("promote_failed", "web1")["reason"].startswith("the connection to the host was lost")
+
+
 def kill_when(fleet: Fleet, moment: str) -> Ran:
     """A deploy whose first host loses power at ``moment``."""
     host = fleet.hosts["web1"]

@@ -109,5 +109,11 @@ def test_a_release_that_dies_after_the_switch_gives_the_traffic_back(
     wait_until(lambda: pid_of(workspace, "6.0.0") is None, "the dead release to be stopped")
     manifest(workspace, "7.0.0")
     workspace.play("deploy").ok()
-    # Nothing changes, nothing is waited for.
-    assert "Nothing to change" in workspace.play("deploy").ok().out
+    # Later nothing acts by itself, but it is told.
+    alive = pid_of(workspace, "7.0.0")
+    assert alive is not None
+    os.kill(alive, signal.SIGKILL)
+    wait_until(lambda: pid_of(workspace, "7.0.0") not in (None, alive), "its restart")
+    status = workspace.play("status", "-e", "once=true").ok()
+    assert "(live) ended by itself and was started again" in status.out
+    assert "next: ansible-playbook rollback.yml" in status.out

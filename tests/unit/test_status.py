@@ -109,6 +109,11 @@ def test_a_canary_of_what_the_manifest_says_is_no_drift() -> None:
             "blue (live) is unhealthy: it answers 500",
             "rollback.yml",
         ),
+        (
+            {"slots": {"blue": runs(restarts=3), "green": runs(running=False)}},
+            "blue (live) ended by itself and was started again 3 times",
+            "rollback.yml",
+        ),
         ({"serving": None}, "nginx does not answer at http://127.0.0.1:8080", "deploy.yml"),
     ],
 )
@@ -221,3 +226,11 @@ def test_a_dead_engine_is_no_answer_and_a_dead_stack_is_one() -> None:
         "nginx does not answer at http://127.0.0.1:8080; the docker runtime cannot be used: no answer."
     )
     assert status.broken(view()) is None
+
+
+def test_the_status_leads_nowhere_near_what_was_taken_away() -> None:
+    found = seen()
+    found["observed"]["state"]["rejected"] = [{"version": "2.0.0", "why": "rolled_back"}]
+    ((level, what, command),) = problems(view(found, version="2.0.0"))
+    assert (level, command) == ("attention", None)
+    assert what.endswith("2.0.0 was rolled back here: name a version that is mended in the manifest")

@@ -209,7 +209,7 @@ class Audit:
     def _shown(self, record: Record, event: str, where: tuple[str, str], when: float | None, answers: Answers) -> None:
         host, place = where
         self.shown += 1
-        _count(self.events, event)
+        _count(self.events, f"{event}, nothing changed" if record.get("changed") is False else event)
         service = record.get("service")
         if service is not None:
             _count(self.services, _name(service))
