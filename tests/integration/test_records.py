@@ -79,7 +79,7 @@ def test_whatever_changes_no_request_is_lost_and_the_way_back_is_open(
         back = record(workspace)
         assert workspace.get().json() == {"version": "1.0.0", "mode": "stable"}
         assert (back["spec"], back["proxy"]) == (first["spec"], first["proxy"])
-        assert [entry["outcome"] for entry in state(workspace)["releases"]] == ["rolled_back", "live"]
+        assert [entry["outcome"] for entry in state(workspace)["releases"]][-2:] == ["rolled_back", "live"]
 
         # Other settings of the proxy, with and without another release.
         workspace.write_manifest("3.0.0", services=SAME, nginx=NARROW)

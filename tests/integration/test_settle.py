@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from conftest import in_docker
 from support.clients import Load
 from support.kill import watcher
 from support.workspace import REPOSITORY, Workspace, wait_until
@@ -116,4 +117,19 @@ def test_a_release_that_dies_after_the_switch_gives_the_traffic_back(
     wait_until(lambda: pid_of(workspace, "7.0.0") not in (None, alive), "its restart")
     status = workspace.play("status", "-e", "once=true").ok()
     assert "(live) ended by itself and was started again" in status.out
-    assert "next: ansible-playbook rollback.yml" in status.out
+    assert "ansible-playbook rollback.yml" in status.out
+
+
+@in_docker
+def test_a_container_that_ends_after_the_switch(deployed: Workspace) -> None:
+    # Its restart policy starts it again at once.
+    command = ["sh", "-c", "(sleep 8; kill -TERM 1) & exec python3 -m swift_service"]
+    services = f"  command: {json.dumps(command)}\n  healthcheck: {{interval: 5s, settle: 20s}}"
+    deployed.write_manifest("2.0.0", services=services)
+    died = deployed.play("deploy").failed()
+    assert re.search(r"\(v2\.0\.0\) died: it ended by itself \(.+\), \d+\.\d s after it had got the traffic", died.text)
+    assert "(v1.0.0) has all traffic again." in died.text
+    assert deployed.get().json()["version"] == "1.0.0"
+    assert deployed.last("deploy_failed")["version"] == "2.0.0"
+    # It died by its own command, so that it does not come back unasked.
+    assert "v2.0.0 died with the traffic on this host" in deployed.play("deploy").failed().out

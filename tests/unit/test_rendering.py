@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from support.workspace import REPOSITORY, free_port, wait_until
 from swiftdeploy import release, rendering, words
 from swiftdeploy_target import stack
+from swiftdeploy_target import state as host_state
 from swiftdeploy_target.runtime import Engine, detect_docker
 
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=60)
@@ -428,3 +429,49 @@ def test_a_compose_that_is_only_slow_is_not_told_to_be_missing(monkeypatch: pyte
     found = detect_docker(5.0)
     assert not found.usable
     assert "docker compose gave no answer within 5 s; is the host overloaded?" in found.detail
+
+
+def state_with(live: dict[str, Any] | None, canary: dict[str, Any] | None = None, weight: int = 25) -> dict[str, Any]:
+    """What a host remembers: ``live`` in blue, ``canary`` in green."""
+    beside = {"slot": "green", "weight": weight} if canary else None
+    slots = {"blue": live, "green": canary}
+    return {"live": "blue" if live else None, "slots": slots, "canary": beside, "last_stable": live, "rejected": []}
+
+
+def test_a_deploy_is_no_way_past_a_canarys_gate() -> None:
+    stable, new = specs()
+    live = release.make_release(stable, "blue", WHEN)
+    words = release.deploy_problem(new, state_with(live))
+    assert words.startswith("v2.0.0 (canary) would take all traffic from v1.0.0 (stable) without being judged")
+    assert "next: ansible-playbook promote.yml -e mode=canary" in words
+    same_code_other_mode = {**stable, "mode": "canary"}
+    assert release.deploy_problem(same_code_other_mode, state_with(live))
+    # A deploy in stable mode, a first one, one of what runs already, and one that leaves a canary as it is.
+    assert release.deploy_problem({**new, "mode": "stable"}, state_with(live)) == ""
+    assert release.deploy_problem(new, state_with(None)) == ""
+    assert release.deploy_problem(new, state_with(release.make_release(new, "blue", WHEN))) == ""
+    assert release.deploy_problem(new, state_with(live, release.make_release(new, "green", WHEN))) == ""
+
+
+def test_the_evidence_of_a_canary_is_about_that_canary() -> None:
+    stable, new = specs()
+    live, canary = release.make_release(stable, "blue", WHEN), release.make_release(new, "green", WHEN)
+    third = {**new, "version": "3.0.0", "mode": "stable"}
+    words = release.stable_problem(third, state_with(live, canary))
+    assert words.startswith(
+        "a canary of v2.0.0 has 25 % of the traffic, but the manifest asks for another release, v3.0.0"
+    )
+    assert release.stable_problem({**new, "mode": "stable"}, state_with(live, canary)) == ""
+    assert release.stable_problem(third, state_with(live)) == ""
+    # The way back to what was last stable is open.
+    assert release.stable_problem(stable, state_with(live, canary)) == ""
+
+
+def test_the_policy_is_told_what_is_held_against_a_release() -> None:
+    stable, new = specs()
+    live = release.make_release(stable, "blue", WHEN)
+    held = host_state.reject(state_with(live), release.make_release(new, "green", WHEN), "denied")
+    asked = release.asked({**new, "mode": "stable"}, held)
+    assert (asked["version"], asked["mode"], asked["rejected"]["why"]) == ("2.0.0", "stable", "denied")
+    assert release.asked({**new, "env": {"A": "1"}}, held)["rejected"] is None
+    assert release.asked(stable, held)["rejected"] is None

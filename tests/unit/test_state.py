@@ -138,3 +138,44 @@ def test_committing_does_not_change_its_argument() -> None:
     kept = json.dumps(current, sort_keys=True)
     state.commit(current, release("b", "green"), "process")
     assert json.dumps(current, sort_keys=True) == kept
+
+
+def test_what_a_host_takes_away_is_remembered_until_somebody_asks_for_it() -> None:
+    first, second = release("a", "blue"), release("b", "green")
+    current = state.commit(
+        after((first, "replaced"), (second, "replaced")), release("a2", "blue", spec="a"), "process", "rolled_back"
+    )
+    held = state.rejected(current, second["spec"])
+    assert held is not None
+    assert (held["id"], held["why"]) == ("b", "rolled_back")
+    assert state.rejected(current, {**second["spec"], "mode": "canary"}) == held
+    assert state.rejected(current, first["spec"]) is None
+    # What was stable last is none that was rolled back.
+    assert current["last_stable"]["id"] == "a2"
+    again = state.commit(current, release("b2", "green", spec="b"), "process")
+    assert state.rejected(again, second["spec"]) is None
+
+
+def test_a_rolled_back_release_is_not_what_was_last_stable() -> None:
+    """Or a promotion to it would never be asked about."""
+    canary, bad = release("a", "blue", "canary"), release("b", "green")
+    current = state.commit(
+        after((canary, "replaced"), (bad, "replaced")), release("a2", "blue", "canary", "a"), "process", "rolled_back"
+    )
+    assert current["last_stable"] is None
+
+
+def test_undoing_a_run_over_several_hosts_holds_nothing_against_a_release() -> None:
+    current = after((release("a", "blue"), "replaced"), (release("b", "green"), "replaced"))
+    undone = state.commit(current, release("a2", "blue", spec="a"), "process", "rolled_back", False)
+    assert undone["rejected"] == []
+    assert state.last_good(undone) is None
+
+
+def test_a_canary_that_is_rolled_back_is_taken_away_and_one_that_is_replaced_is_not() -> None:
+    live, canary = release("a", "blue"), release("b", "green", "canary")
+    current = after((live, "replaced"))
+    current = state.with_canary({**current, "slots": {**current["slots"], "green": canary}}, "green", 25)
+    assert state.commit(current, live, "process", "replaced")["rejected"] == []
+    (entry,) = state.commit(current, live, "process", "rolled_back")["rejected"]
+    assert (entry["version"], entry["why"]) == ("b", "rolled_back")
