@@ -34,7 +34,7 @@ def test_a_service_that_insists_on_how_it_is_asked_is_deployed_once_told_to(depl
     env = "  env: {WANT: host https slash login}\n  secrets: [KEY]\n"
     # Each refusal says what came back and what to set, until nothing is left to say.
     asked, told = (
-        "interval: 1s, start_timeout: 1s",
+        "interval: 1s, start_timeout: 3s",
         [
             ('it answers 400, "DisallowedHost: ', "set services.healthcheck.host", ", host: shop.example.org"),
             (
@@ -60,7 +60,7 @@ def test_a_service_that_insists_on_how_it_is_asked_is_deployed_once_told_to(depl
             assert "key-of-the-shop" not in refused.out
         asked += more
     # To the end: through nginx, in the status, and by the watch of a canary's step.
-    asked = asked.replace("start_timeout: 1s", "start_timeout: 30s")
+    asked = asked.replace("start_timeout: 3s", "start_timeout: 30s")
     deployed.write_manifest("2.0.0", services=f"{env}  healthcheck: {{{asked}}}\n  command: {COMMAND}")
     deployed.play("deploy", environment={"KEY": "key-of-the-shop"}).ok()
     assert deployed.get().text == "2.0.0"
