@@ -106,3 +106,11 @@ def deployed(shared_workspace: Workspace) -> Workspace:
         shared_workspace.play("deploy").ok()
         shared_workspace.settled = shared_workspace.identity()
     return shared_workspace
+
+
+@pytest.fixture
+def no_return(deployed: Workspace) -> Iterator[Workspace]:
+    """The same, with the rule as shipped: a release that was taken away does not come back unasked."""
+    deployed.let_releases_return(False)
+    yield deployed
+    deployed.let_releases_return(True)

@@ -121,15 +121,15 @@ def test_a_release_that_dies_after_the_switch_gives_the_traffic_back(
 
 
 @in_docker
-def test_a_container_that_ends_after_the_switch(deployed: Workspace) -> None:
+def test_a_container_that_ends_after_the_switch(no_return: Workspace) -> None:
     # Its restart policy starts it again at once.
     command = ["sh", "-c", "(sleep 8; kill -TERM 1) & exec python3 -m swift_service"]
     services = f"  command: {json.dumps(command)}\n  healthcheck: {{interval: 5s, settle: 20s}}"
-    deployed.write_manifest("2.0.0", services=services)
-    died = deployed.play("deploy").failed()
+    no_return.write_manifest("2.0.0", services=services)
+    died = no_return.play("deploy").failed()
     assert re.search(r"\(v2\.0\.0\) died: it ended by itself \(.+\), \d+\.\d s after it had got the traffic", died.text)
     assert "(v1.0.0) has all traffic again." in died.text
-    assert deployed.get().json()["version"] == "1.0.0"
-    assert deployed.last("deploy_failed")["version"] == "2.0.0"
+    assert no_return.get().json()["version"] == "1.0.0"
+    assert no_return.last("deploy_failed")["version"] == "2.0.0"
     # It died by its own command, so that it does not come back unasked.
-    assert "v2.0.0 died with the traffic on this host" in deployed.play("deploy").failed().out
+    assert "v2.0.0 died with the traffic on this host" in no_return.play("deploy").failed().out

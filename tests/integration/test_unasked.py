@@ -15,53 +15,53 @@ def runs(workspace: Workspace) -> str:
 
 
 @in_process
-def test_what_was_rolled_back_does_not_come_back_unasked(deployed: Workspace) -> None:
+def test_what_was_rolled_back_does_not_come_back_unasked(no_return: Workspace) -> None:
     # At once and in canary mode, the classic way; the manifest's mode follows.
-    deployed.write_manifest("2.0.0")
-    deployed.play("promote", "-e", "mode=canary").ok()
-    path = deployed.folder / "manifest.yaml"
+    no_return.write_manifest("2.0.0")
+    no_return.play("promote", "-e", "mode=canary").ok()
+    path = no_return.folder / "manifest.yaml"
     assert "  mode: canary\n" in path.read_text()
-    back = deployed.play("rollback").ok()
-    assert runs(deployed) == "1.0.0 stable"
+    back = no_return.play("rollback").ok()
+    assert runs(no_return) == "1.0.0 stable"
     assert "  mode: stable\n" in path.read_text()
     assert "# a comment of the user" in path.read_text()
     assert "manifest.yaml still names version 2.0.0, which was rolled back: set services.version to 1.0.0" in back.out
-    assert (deployed.last("rollback")["version"], deployed.last("rollback")["mode"]) == ("1.0.0", "stable")
+    assert (no_return.last("rollback")["version"], no_return.last("rollback")["mode"]) == ("1.0.0", "stable")
     # The status leads nowhere near it.
-    status = deployed.play("status", "-e", "once=true").ok()
+    status = no_return.play("status", "-e", "once=true").ok()
     assert "2.0.0 was rolled back here: name a version that is mended in the manifest" in " ".join(status.out.split())
     assert "next: ansible-playbook deploy.yml" not in status.out
     # As it is in the manifest now, and in the other mode, by either command.
     words = "v2.0.0 was rolled back on this host"
-    assert words in deployed.play("deploy").failed().out
-    blocked = deployed.last("deploy_blocked")
+    assert words in no_return.play("deploy").failed().out
+    blocked = no_return.last("deploy_blocked")
     assert blocked["policy"]["change"]["checked"]["rejected"]["why"] == "rolled_back"
     for mode in ("canary", "stable"):
-        assert words in deployed.play("promote", "-e", f"mode={mode}").failed().out
-        assert deployed.last("promote_blocked")["mode"] == mode
-    assert runs(deployed) == "1.0.0 stable"
+        assert words in no_return.play("promote", "-e", f"mode={mode}").failed().out
+        assert no_return.last("promote_blocked")["mode"] == mode
+    assert runs(no_return) == "1.0.0 stable"
     # A person may ask for it, and says why.
-    deployed.play("deploy", "-e", "override=the fault was in the database").ok()
-    assert runs(deployed) == "2.0.0 stable"
-    assert list(deployed.last("override")["override"]["overridden"]) == ["change"]
+    no_return.play("deploy", "-e", "override=the fault was in the database").ok()
+    assert runs(no_return) == "2.0.0 stable"
+    assert list(no_return.last("override")["override"]["overridden"]) == ["change"]
 
 
 @in_process
-def test_what_nobody_has_judged_gets_no_traffic_by_a_deploy(deployed: Workspace) -> None:
-    deployed.write_manifest("3.0.0", mode="canary", canary=QUICK)
-    refused = deployed.play("deploy").failed()
+def test_what_nobody_has_judged_gets_no_traffic_by_a_deploy(no_return: Workspace) -> None:
+    no_return.write_manifest("3.0.0", mode="canary", canary=QUICK)
+    refused = no_return.play("deploy").failed()
     assert "v3.0.0 (canary) would take all traffic from v1.0.0 (stable) without being judged as a canary" in refused.out
     assert "next: ansible-playbook promote.yml -e mode=canary" in refused.out
-    assert runs(deployed) == "1.0.0 stable"
+    assert runs(no_return) == "1.0.0 stable"
     # Beside it, as far as it was judged; nothing but that release becomes stable by its evidence.
-    deployed.play("promote", "-e", "mode=canary", "-e", "pause_at=50").ok()
-    deployed.write_manifest("4.0.0", mode="canary", canary=QUICK)
-    other = deployed.play("promote", "-e", "mode=stable").failed()
+    no_return.play("promote", "-e", "mode=canary", "-e", "pause_at=50").ok()
+    no_return.write_manifest("4.0.0", mode="canary", canary=QUICK)
+    other = no_return.play("promote", "-e", "mode=stable").failed()
     assert "a canary of v3.0.0 has 50 % of the traffic, but the manifest asks for another release, v4.0.0" in other.out
-    deployed.write_manifest("3.0.0", mode="canary", canary=QUICK)
+    no_return.write_manifest("3.0.0", mode="canary", canary=QUICK)
     # It has what it was given; and once it is ended by a person it does not come back.
-    assert "Nothing to change" in deployed.play("deploy").ok().out
-    assert deployed.last("deploy")["reason"] == "nothing changed"
-    deployed.play("rollback").ok()
-    assert "v3.0.0 was rolled back on this host" in deployed.play("promote", "-e", "mode=canary").failed().out
-    assert runs(deployed) == "1.0.0 stable"
+    assert "Nothing to change" in no_return.play("deploy").ok().out
+    assert no_return.last("deploy")["reason"] == "nothing changed"
+    no_return.play("rollback").ok()
+    assert "v3.0.0 was rolled back on this host" in no_return.play("promote", "-e", "mode=canary").failed().out
+    assert runs(no_return) == "1.0.0 stable"

@@ -121,6 +121,7 @@ class Workspace:
         self.settled = ""
         copy_repository(folder)
         self._tolerate_latency()
+        self.let_releases_return(True)
         self.write_manifest()
 
     def _tolerate_latency(self) -> None:
@@ -131,6 +132,17 @@ class Workspace:
             assert shipped in text, f"{path} does not have {shipped} any more"
             text = text.replace(shipped, shipped.partition("{")[0] + "{max: 8000}")
         path.write_text(text)
+
+    def let_releases_return(self, allowed: bool) -> None:
+        """Whether a release may come back that this host has taken away; as shipped it may not.
+
+        Tests that share a workspace deploy the same versions one after the other, and take them away.
+        """
+        path = self.folder / "policies" / "thresholds" / "data.yaml"
+        rules = ("may_return: []", "may_return: [rolled_back, denied, died]")
+        text = path.read_text()
+        assert any(rule in text for rule in rules), f"{path} does not have {rules[0]} any more"
+        path.write_text(text.replace(rules[not allowed], rules[allowed]))
 
     def write_manifest(self, version: str = "1.0.0", mode: str = "stable", **changes: str) -> None:
         """The manifest of this workspace; ``changes`` are extra lines by top-level key."""
