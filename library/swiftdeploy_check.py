@@ -75,8 +75,8 @@ from typing import Any, Dict, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import certificate
 from ansible.module_utils.swiftdeploy_target.command import placed, run
-from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.runtime import refused_ports_alone
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 NOT_FOUND = 127
 
@@ -105,7 +105,7 @@ def judge(check: Dict[str, Any], folder: Path) -> Tuple[str, str]:
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "checks": {

@@ -96,7 +96,8 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import placed, run
-from ansible.module_utils.swiftdeploy_target.files import change, fault, plain_umask
+from ansible.module_utils.swiftdeploy_target.files import change, fault
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 
 def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
@@ -117,7 +118,7 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},

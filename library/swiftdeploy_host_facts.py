@@ -147,10 +147,12 @@ problems:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.host_facts import measure
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 
 def main() -> None:
     """Run the module."""
+    settle()
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},

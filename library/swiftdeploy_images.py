@@ -184,7 +184,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.images import (
     ROLES,
     Engine,
@@ -196,6 +195,7 @@ from ansible.module_utils.swiftdeploy_target.images import (
     parse_reference,
 )
 from ansible.module_utils.swiftdeploy_target.images_base import BaseError, Debian, make_context
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 OWN_BASE = "swiftdeploy/python:3.13"
 
@@ -258,7 +258,7 @@ def refused(images: Dict[str, Any]) -> List[str]:
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "images": {"type": "dict", "required": True},

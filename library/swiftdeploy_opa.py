@@ -200,15 +200,15 @@ decisions:
 from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.host_facts import measure
 from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, check_url, unasked
 from ansible.module_utils.swiftdeploy_target.opa_eval import evaluate
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 
 def main() -> None:
     """Run the module."""
-    plain_umask()
+    settle()
     query = {
         "domain": {"type": "str", "required": True},
         "input": {"type": "dict", "required": True},

@@ -123,15 +123,15 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
 from ansible.module_utils.swiftdeploy_target.opa_binary import RELEASES, Wanted, find, obtain
 from ansible.module_utils.swiftdeploy_target.opa_program import own_platform
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},

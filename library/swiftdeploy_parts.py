@@ -146,7 +146,6 @@ parts:
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
 from ansible.module_utils.swiftdeploy_target.parts import (
     WISH,
@@ -158,6 +157,7 @@ from ansible.module_utils.swiftdeploy_target.parts import (
     survey,
     wish_of,
 )
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 
 def complete(wish: Wish, params: Dict[str, Any], before: Dict[str, Any]) -> bool:
@@ -172,7 +172,7 @@ def complete(wish: Wish, params: Dict[str, Any], before: Dict[str, Any]) -> bool
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "wish": {"type": "dict", "required": True, "options": WISH},

@@ -63,13 +63,13 @@ orphans:
 from typing import Any, Dict, Union
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swiftdeploy_target.files import plain_umask
 from ansible.module_utils.swiftdeploy_target.runtime import parent_of
 from ansible.module_utils.swiftdeploy_target.supervisor import (
     Supervisor,
     SupervisorError,
     marked_processes,
 )
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 from ansible.module_utils.swiftdeploy_target.systemd import Systemd
 
 RUNNING = (10, 20)  # supervisord's STARTING and RUNNING
@@ -94,7 +94,7 @@ def apply(supervisor: Union[Supervisor, Systemd], program: str, state: str, chec
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

@@ -242,11 +242,11 @@ from ansible.module_utils.swiftdeploy_target.files import (
     install,
     open_folder,
     outdated,
-    plain_umask,
     read_bytes,
 )
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 from ansible.module_utils.swiftdeploy_target.settle import Settle
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 LOG_LINES = 20
 FAULTS = (
@@ -462,7 +462,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

@@ -136,8 +136,9 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import health, lock, routing, secret_values, state
-from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated, plain_umask
+from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
+from ansible.module_utils.swiftdeploy_target.surroundings import settle
 
 
 class NotStartedError(Exception):
@@ -231,7 +232,7 @@ def forget(options: Dict[str, Any], slot: str) -> None:
 
 def main() -> None:
     """Entry point of the module."""
-    plain_umask()
+    settle()
     file_options = {
         "path": {"type": "str", "required": True},
         "content": {"type": "str", "required": True},

@@ -66,14 +66,6 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def plain_umask() -> None:
-    """What is written from now on may be read by all, unless it is given another mode.
-
-    Containers read it as users of their own; the umask of whoever runs this must not keep them from it.
-    """
-    os.umask(0o022)
-
-
 def open_folder(folder: Path) -> None:
     """Make ``folder``, or mend its mode, so that a container's user can read what is in it. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)

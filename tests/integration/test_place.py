@@ -1,4 +1,4 @@
-"""Where a checkout lies, and the umask under which it is used: a deploy works wherever it can."""
+"""Where a checkout lies, the umask and the environment under which it is used: a deploy works wherever it can."""
 
 from __future__ import annotations
 
@@ -22,6 +22,27 @@ def strict() -> Iterator[None]:
 
 # What supervisord, a shell, a format of Python's or an inventory could take for their own.
 ODD = "my app %s'q\"d ;#é(x)&"
+# What would have docker, compose, pip, Python or a shell read something else than what the stack is made of.
+FOREIGN = {
+    "COMPOSE_FILE": "/nowhere/compose.yml",
+    "COMPOSE_PROJECT_NAME": "other",
+    "COMPOSE_PROFILES": "idle",
+    "COMPOSE_ENV_FILES": "/nowhere/.env",
+    "COMPOSE_REMOVE_ORPHANS": "true",
+    "DOCKER_DEFAULT_PLATFORM": "linux/s390x",
+    "PIP_USER": "1",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+    "PIP_TARGET": "/nowhere",
+    "PYTHONUSERBASE": "/nowhere",
+    "PYTHONSTARTUP": "/nowhere/start.py",
+    "BASH_ENV": "/nowhere/bash",
+    "CDPATH": "/tmp",
+    "GREP_OPTIONS": "--color=always",
+    "TMPDIR": "/nowhere",
+    "TZ": "Pacific/Chatham",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+}
 
 
 @pytest.mark.parametrize(("runtime", "name"), [("process", ODD), ("docker", "plain")])
@@ -30,7 +51,7 @@ def test_a_deploy_works_under_a_strict_umask_in_a_folder_of_any_name(
 ) -> None:
     workspace = Workspace(tmp_path / name, runtime)
     try:
-        workspace.play("deploy").ok()
+        workspace.play("deploy", environment=FOREIGN).ok()
         assert {one["outcome"] for one in workspace.last("deploy")["policy"].values()} == {"allowed"}
         assert workspace.get().status_code == 200
         # As an earlier version left them under such a umask.
@@ -38,7 +59,7 @@ def test_a_deploy_works_under_a_strict_umask_in_a_folder_of_any_name(
         for folder in (home / "opa" / "policies", home / "config") if runtime == "docker" else ():
             folder.chmod(0o700)
         workspace.write_manifest(version="1.0.1")
-        workspace.play("deploy").ok()
+        workspace.play("deploy", environment=FOREIGN).ok()
         assert {one["outcome"] for one in workspace.last("deploy")["policy"].values()} == {"allowed"}
     finally:
         stack.discard(workspace)
