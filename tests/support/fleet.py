@@ -18,6 +18,7 @@ import requests
 from load.stack import BUNDLED, SUPPORT, Generator, build_image
 from support.hosts import Host, Hosts, docker
 from support.workspace import Ran, Workspace
+from swiftdeploy_target import names
 
 # A host can make a version of this service never turn healthy: by a file in the volume of the service's logs.
 REFUSING = """\
@@ -141,7 +142,8 @@ class Fleet:
 
     def refuse(self, host: Host, version: str) -> None:
         """Let a version never turn healthy on this host."""
-        host.shell(f"touch /var/lib/docker/volumes/{self.workspace.name}-logs/_data/refuse-{version}")
+        volume = names.volume(f"{self.workspace.name}-logs", self.workspace.name)
+        host.shell(f"touch /var/lib/docker/volumes/{volume}/_data/refuse-{version}")
 
     def load(self, host: Host, folder: Path, seconds: float, rate: float) -> Generator:
         """Load on a host, for the time of a ``with`` block."""
