@@ -79,12 +79,12 @@ from ansible.module_utils.swiftdeploy_target import host_key, secret_values
 from ansible.module_utils.swiftdeploy_target.health import await_program, complaint
 from ansible.module_utils.swiftdeploy_target.runtime import make
 from ansible.module_utils.swiftdeploy_target.state import StateError
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

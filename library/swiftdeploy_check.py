@@ -76,7 +76,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import certificate
 from ansible.module_utils.swiftdeploy_target.command import placed, run
 from ansible.module_utils.swiftdeploy_target.runtime import refused_ports_alone
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 NOT_FOUND = 127
 
@@ -105,7 +105,7 @@ def judge(check: Dict[str, Any], folder: Path) -> Tuple[str, str]:
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "checks": {

@@ -97,7 +97,7 @@ from typing import Any, Dict, List
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.command import placed, run
 from ansible.module_utils.swiftdeploy_target.files import change, fault
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
@@ -118,7 +118,7 @@ def judge(files: List[Dict[str, Any]], arguments: List[str]) -> str:
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},

@@ -147,12 +147,12 @@ problems:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.host_facts import measure
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def main() -> None:
     """Run the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},

@@ -195,7 +195,7 @@ from ansible.module_utils.swiftdeploy_target.images import (
     parse_reference,
 )
 from ansible.module_utils.swiftdeploy_target.images_base import BaseError, Debian, make_context
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 OWN_BASE = "swiftdeploy/python:3.13"
 
@@ -258,7 +258,7 @@ def refused(images: Dict[str, Any]) -> List[str]:
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "images": {"type": "dict", "required": True},

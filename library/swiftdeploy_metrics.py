@@ -420,7 +420,7 @@ from ansible.module_utils.swiftdeploy_target.http import FetchError, fetch
 from ansible.module_utils.swiftdeploy_target.probes import nothing, send_all
 from ansible.module_utils.swiftdeploy_target.samples import Keeping, Now, keep, pick
 from ansible.module_utils.swiftdeploy_target.scrape import scrape_all
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 from ansible.module_utils.swiftdeploy_target.watch import Watch
 
 # Bytes that nginx may answer where it writes a mark.
@@ -631,7 +631,7 @@ def wrong_watch(watch: List[Dict[str, Any]]) -> Optional[str]:
 
 def main() -> None:
     """Run the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "slots": {

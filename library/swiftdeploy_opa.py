@@ -203,12 +203,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.host_facts import measure
 from ansible.module_utils.swiftdeploy_target.opa import ask, check_domains, check_timeout, check_url, unasked
 from ansible.module_utils.swiftdeploy_target.opa_eval import evaluate
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def main() -> None:
     """Run the module."""
-    settle()
+    clear_surroundings()
     query = {
         "domain": {"type": "str", "required": True},
         "input": {"type": "dict", "required": True},

@@ -126,12 +126,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
 from ansible.module_utils.swiftdeploy_target.opa_binary import RELEASES, Wanted, find, obtain
 from ansible.module_utils.swiftdeploy_target.opa_program import own_platform
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},

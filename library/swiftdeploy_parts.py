@@ -157,7 +157,7 @@ from ansible.module_utils.swiftdeploy_target.parts import (
     survey,
     wish_of,
 )
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def complete(wish: Wish, params: Dict[str, Any], before: Dict[str, Any]) -> bool:
@@ -172,7 +172,7 @@ def complete(wish: Wish, params: Dict[str, Any], before: Dict[str, Any]) -> bool
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "wish": {"type": "dict", "required": True, "options": WISH},

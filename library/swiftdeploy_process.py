@@ -69,7 +69,7 @@ from ansible.module_utils.swiftdeploy_target.supervisor import (
     SupervisorError,
     marked_processes,
 )
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 from ansible.module_utils.swiftdeploy_target.systemd import Systemd
 
 RUNNING = (10, 20)  # supervisord's STARTING and RUNNING
@@ -94,7 +94,7 @@ def apply(supervisor: Union[Supervisor, Systemd], program: str, state: str, chec
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

@@ -86,7 +86,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target.keep import PartsError
 from ansible.module_utils.swiftdeploy_target.python_env import build, env_of, look, use
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 ENV_SPEC = {
     "name": {"type": "str", "required": True},
@@ -100,7 +100,7 @@ ENV_SPEC = {
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "base": {"type": "path", "required": True},

@@ -246,7 +246,7 @@ from ansible.module_utils.swiftdeploy_target.files import (
 )
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
 from ansible.module_utils.swiftdeploy_target.settle import Settle
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 LOG_LINES = 20
 FAULTS = (
@@ -462,7 +462,7 @@ def apply(runtime: Runtime, folder: Path, params: Dict[str, Any]) -> Dict[str, A
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

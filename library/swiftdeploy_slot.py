@@ -138,7 +138,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.swiftdeploy_target import health, lock, routing, secret_values, state
 from ansible.module_utils.swiftdeploy_target.files import Write, differences, fault, install, outdated
 from ansible.module_utils.swiftdeploy_target.runtime import Runtime, RuntimeFaultError, make
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 class NotStartedError(Exception):
@@ -232,7 +232,7 @@ def forget(options: Dict[str, Any], slot: str) -> None:
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     file_options = {
         "path": {"type": "str", "required": True},
         "content": {"type": "str", "required": True},

@@ -270,7 +270,7 @@ from ansible.module_utils.swiftdeploy_target.parts import WISH
 from ansible.module_utils.swiftdeploy_target.ports import has_ipv6, port_free
 from ansible.module_utils.swiftdeploy_target.runtime import NGINX_USER, Runtime, detect_docker, make
 from ansible.module_utils.swiftdeploy_target.supervisor import Supervisor, marked_processes, socket_path
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 from ansible.module_utils.swiftdeploy_target.survey import survey
 from ansible.module_utils.swiftdeploy_target.systemd import Systemd, choose, installed
 
@@ -465,7 +465,7 @@ def look(params: Dict[str, Any], stack_dir: Path, claimed: bool) -> Dict[str, An
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             # The action plugin does what free asks for.

@@ -77,12 +77,12 @@ from ansible.module_utils.swiftdeploy_target import lock, removal
 from ansible.module_utils.swiftdeploy_target.files import fault
 from ansible.module_utils.swiftdeploy_target.state import StateError
 from ansible.module_utils.swiftdeploy_target.supervisor import SupervisorError
-from ansible.module_utils.swiftdeploy_target.surroundings import settle
+from ansible.module_utils.swiftdeploy_target.surroundings import clear_surroundings
 
 
 def main() -> None:
     """Entry point of the module."""
-    settle()
+    clear_surroundings()
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "dict", "required": True},

@@ -15,7 +15,7 @@ FOREIGN = re.compile(
 )
 
 
-def settle() -> None:
+def clear_surroundings() -> None:
     """Forget what is not meant for the stack, and let what is written be read by all unless it is given a mode.
 
     Containers read it as users of their own; the umask of whoever runs this must not keep them from it.

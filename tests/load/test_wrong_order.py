@@ -36,7 +36,7 @@ def stop_before_the_switch(folder: Path) -> None:
 def do_not_wait_for_old_workers(folder: Path) -> None:
     """Make the switch of the workspace in ``folder`` stop a slot while old workers and it still have requests."""
     route = folder / "library" / "swiftdeploy_route.py"
-    replace_once(route, 'result["drained"] = idle(runtime, moved, params)', 'result["drained"] = True')
+    replace_once(route, "drained = idle(runtime, moved, params)", "drained = True")
 
 
 # What is counted is the same in both runtimes; the campaign (make soak) counts in both.
