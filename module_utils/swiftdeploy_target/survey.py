@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from . import opa, parts
 from .files import mode_of, sha256
-from .http import try_get
+from .http import FetchError, fetch
 from .images import inspect
 from .keep import PartsError
 
@@ -31,9 +31,14 @@ def listing(root: Path, patterns: List[str]) -> Dict[str, Dict[str, str]]:
 
 
 def is_loaded(url: str) -> Optional[bool]:
-    """What a program answers at ``url``: 2xx is yes, another status is no, no answer is None."""
-    answer, _why = try_get(url, LOADED_SECONDS)
-    return None if answer is None else 200 <= answer.status < 300
+    """What a program answers at ``url``: 2xx is yes, another status or nobody there is no, no answer in time is None.
+
+    Nobody is there although the program runs where the stack's folder was replaced under it, by a mount or a backup.
+    """
+    try:
+        return 200 <= fetch(url, LOADED_SECONDS).status < 300
+    except FetchError as problem:
+        return False if problem.cause == "refused" else None
 
 
 def programs(wanted: Dict[str, Any], note: bool) -> Optional[Dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -113,8 +114,18 @@ def test_a_policy_engine_is_asked_for_these_policies(engine: None, tmp_path: Pat
     assert survey.survey(others, "docker", tmp_path, note=False) == {"loaded": False}
 
 
-def test_one_that_gives_no_answer_is_not_told_of(tmp_path: Path) -> None:
-    assert survey.survey({**NOTHING, "loaded_path": "/health"}, "docker", tmp_path, note=False) == {}
+def test_where_nobody_listens_nothing_is_loaded(tmp_path: Path) -> None:
+    assert survey.survey({**NOTHING, "loaded_path": "/health"}, "docker", tmp_path, note=False) == {"loaded": False}
+
+
+def test_one_that_gives_no_answer_is_not_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "LOADED_SECONDS", 0.2)
+    run = tmp_path / "opa" / "run"
+    run.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(run / "opa.sock"))
+        silent.listen()
+        assert survey.survey({**NOTHING, "loaded_path": "/health"}, "docker", tmp_path, note=False) == {}
 
 
 def test_what_cannot_be_had_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
