@@ -113,7 +113,8 @@ def leaves_alone(other: Service, folder: Path, *operations: Any) -> None:
     """Do ``operations`` while ``other`` has load; each has to leave all of it as it is."""
     before, serving = other.own(), other.serving()
     assert before["programs"]
-    with Generator(other.workspace.url, folder, 600, "--rate", "20") as load:
+    key = str(other.home / other.name / "host-key")
+    with Generator(other.workspace.url, folder, 600, "--rate", "20", "--watch-header", key) as load:
         for operation in operations:
             operation()
             assert other.own() == before
@@ -208,7 +209,8 @@ def test_a_stack_of_the_same_name_in_another_home_is_refused_and_never_touched(
         line.split()[0] for line in here.splitlines()
     }
     # With all that it remembers it is the same stack no more than without.
-    shutil.copytree(home / deployed.name, stranger.folder / ".swiftdeploy" / deployed.name, dirs_exist_ok=True)
+    copy = stranger.folder / ".swiftdeploy" / deployed.name
+    shutil.copytree(home / deployed.name, copy, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
     assert "the folder is a copy of that one" in stranger.play("deploy").failed().out
     # What nobody marked is somebody's too.
     mine = Workspace(tmp_path / "mine", "docker")
