@@ -13,7 +13,7 @@ try:
     from swiftdeploy import evidence
 except ImportError as error:
     raise AnsibleActionFail(
-        f"the swiftdeploy package or its prometheus_client is missing on {sys.executable}: run `make setup`, "
+        f"the swiftdeploy package is missing on {sys.executable}: run `make setup`, "
         "or `pip install -r requirements.txt` in the repository"
     ) from error
 

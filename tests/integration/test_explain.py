@@ -49,7 +49,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, parts_dir: Path) -> Iterator[
     text = thresholds.read_text()
     thresholds.write_text(re.sub(r"(  local:\n    disk_free_gb: {min: )2}", r"\g<1>999999}", text))
     assert thresholds.read_text() != text
-    workspace.write_manifest(version="2.0.0", mode="canary")
+    workspace.write_manifest(version="2.0.0")
     workspace.play("deploy").failed()
     # Nobody will have these policies any more.
     thresholds.write_text(text)
