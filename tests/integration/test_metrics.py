@@ -575,6 +575,7 @@ def test_documentation_is_shown() -> None:
     assert set(documented["doc"]["options"]) == {
         *("slots", "window_seconds", "timeout", "first_samples", "kept"),
         *("probes", "probes_before", "watch", "proxy_log", "mark_url", "health_interval", "names", "exclude_paths"),
+        "stack_dir",
     }
     shown = evidence.record(None, {"slot": "blue"}, {}, evidence.excluded({}))
     assert set(documented["return"]) == {

@@ -50,9 +50,17 @@ GOOD_EVIDENCE = {
     "requests": 412,
     "error_rate": 0.0,
     "p99_latency_ms": 12.5,
+    "rests_on": ["service", "proxy"],
+    "proxy_window_seconds": 30.0,
     "proxy_requests": 412,
     "proxy_error_rate": 0.0,
     "proxy_p99_latency_ms": 14.0,
+    "proxy_truncated": False,
+    "abandoned_rate": 0.0,
+    "probes_sent": 20,
+    "probes_failed_rate": 0.0,
+    "views_gap": 0.0,
+    "largest_source_share": 0.2,
 }
 
 # --- the real OPA ---------------------------------------------------------------------------------
