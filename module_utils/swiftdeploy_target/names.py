@@ -23,9 +23,9 @@ def policy_project(service: str) -> str:
     return f"swiftdeploy-{service}_opa"
 
 
-def container(service: str, program: str) -> str:
-    """The container of a program; also the name under which the others of its network find it."""
-    return f"{project(service)}-{program}"
+def container(project_name: str, program: str) -> str:
+    """The container of a program of a project; also the name under which the others of its network find it."""
+    return f"{project_name}-{program}"
 
 
 def network(name: str, service: str) -> str:

@@ -186,7 +186,7 @@ class DockerRuntime(Runtime):
 
     def container(self, program: str) -> str:
         """The name of the container of ``program``."""
-        return f"{self.project}-{program}"
+        return names.container(self.project, program)
 
     def inspect(self, fresh: bool = False) -> Dict[str, Dict[str, Any]]:
         """Program to ``docker inspect`` record, for the containers that exist and are this stack's."""

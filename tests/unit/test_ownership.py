@@ -26,7 +26,10 @@ def test_no_two_stacks_share_a_name() -> None:
     seen: dict[tuple[str, str], str] = {}
     for service in services:
         own = {("project", names.project(service)), ("project", names.policy_project(service))}
-        own |= {("container", names.container(service, program)) for program in ("nginx", "blue", "green", "opa")}
+        own |= {
+            ("container", names.container(names.project(service), program))
+            for program in ("nginx", "blue", "green", "opa")
+        }
         own |= {("network", names.network(name, service)) for name in called}
         own |= {("volume", names.volume(name, service)) for name in called}
         for name in own:
